@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * What kernel emitters share: the emission context, the contract between an
+ * emitter and the module builder, and small helpers over the LLVM C API.
+ *
+ * One kernel of the plan becomes one LLVM function
+ *     void body(ptr operand0, ptr operand1, ..., i64 begin, i64 end)
+ * that computes units [begin, end) of its range (rows of the output, usually).
+ * Everything else about it is a compile-time constant, spelled in its key; two
+ * kernels with equal keys share one body.  The module builder (module.c) adds one
+ * wrapper per kernel,
+ *     void "ONNX node name"(ptr frame, i64 begin, i64 end)      (an mpqc_task)
+ * which finds the operands and calls the body; frame is an array of pointers:
+ * workspace, inputs..., outputs....
+ */
+#ifndef MPQC_CODEGEN_EMIT_H
+#define MPQC_CODEGEN_EMIT_H
+
+#include "codegen/codegen.h"
+#include "codegen/isa.h"
+#include "codegen/llvm.h"
+
+struct mpqc_emit_cx {
+    struct mpqc_cx *cx;
+    const struct mpqc_graph *graph;
+    const struct mpqc_plan *plan;
+    const struct mpqc_target *target;
+    struct mpqc_arena scratch; /* lives as long as the emission */
+    bool verify;               /* LLVMVerifyFunction after each body */
+    LLVMContextRef llvm;
+    LLVMModuleRef module;
+    LLVMBuilderRef b;
+    LLVMTypeRef i1, i8, i16, i32, i64, f32, ptr, void_;
+    LLVMValueRef function;     /* under construction */
+    LLVMBasicBlockRef entry;   /* its entry block: allocas go to its front */
+    uint64_t weight_bytes;     /* constants put into .rodata so far */
+    struct mpqc_body *bodies;  /* cache, module.c */
+};
+
+/* An operand of a body: where its pointer comes from. */
+struct mpqc_operand {
+    mpqc_vid value;       /* a value with a place: pointer to its first element; or */
+    LLVMValueRef global;  /* a constant made by the emitter (value == MPQC_NONE) */
+};
+
+#define MPQC_MAX_OPERANDS 24
+struct mpqc_kernel_code {
+    LLVMValueRef body;
+    uint32_t n_operands;
+    struct mpqc_operand operand[MPQC_MAX_OPERANDS];
+    int64_t range; /* body computes [0, range) */
+    int64_t grain; /* smallest part worth a thread of its own; 0: never split */
+};
+
+/* Emits (or finds) the body of kernel k.  One function per kernel family, chosen
+ * by the core operator in kernels.def. */
+typedef mpqc_status (*mpqc_emit_fn)(struct mpqc_emit_cx *, const struct mpqc_kernel *k,
+                                    struct mpqc_kernel_code *out);
+mpqc_status mpqc_emit_kernel(struct mpqc_emit_cx *, const struct mpqc_kernel *k,
+                             struct mpqc_kernel_code *out) MPQC_MUST_CHECK;
+
+/* Body cache.  find returns NULL when the key is new; then begin creates the
+ * internal function with n pointer operands (noalias, from the key's text a
+ * readable symbol) and positions the builder in it; end adds `ret void`, verifies. */
+LLVMValueRef mpqc_body_find(struct mpqc_emit_cx *, const char *key);
+LLVMValueRef mpqc_body_begin(struct mpqc_emit_cx *, const char *key, uint32_t n_operands);
+mpqc_status mpqc_body_end(struct mpqc_emit_cx *) MPQC_MUST_CHECK;
+
+/* Read-only global from bytes (private, unnamed_addr, .rodata), equal contents shared.
+ * `name` is a hint for readers of the assembly. */
+LLVMValueRef mpqc_global_bytes(struct mpqc_emit_cx *, const char *name, const void *data,
+                               size_t bytes, unsigned align);
+
+/* ---- helpers over the builder (build.c); all work at the builder's position ---- */
+LLVMValueRef mpqc_b_i64(struct mpqc_emit_cx *, int64_t v);
+LLVMValueRef mpqc_b_i32(struct mpqc_emit_cx *, int32_t v);
+LLVMTypeRef mpqc_b_vec(LLVMTypeRef element, unsigned n);
+LLVMValueRef mpqc_b_splat(struct mpqc_emit_cx *, LLVMTypeRef vec, int64_t v); /* constant */
+LLVMValueRef mpqc_b_broadcast(struct mpqc_emit_cx *, LLVMValueRef scalar, unsigned n);
+/* p + bytes, as an inbounds i8 GEP; the second with a constant. */
+LLVMValueRef mpqc_b_gep(struct mpqc_emit_cx *, LLVMValueRef p, LLVMValueRef bytes);
+LLVMValueRef mpqc_b_gep_const(struct mpqc_emit_cx *, LLVMValueRef p, int64_t bytes);
+/* i64 a * constant + b. */
+LLVMValueRef mpqc_b_madd(struct mpqc_emit_cx *, LLVMValueRef a, int64_t k, LLVMValueRef b);
+LLVMValueRef mpqc_b_load(struct mpqc_emit_cx *, LLVMTypeRef t, LLVMValueRef p, unsigned align);
+void mpqc_b_store(struct mpqc_emit_cx *, LLVMValueRef v, LLVMValueRef p, unsigned align);
+/* A local variable in the entry block; SROA turns it into registers. */
+LLVMValueRef mpqc_b_var(struct mpqc_emit_cx *, LLVMTypeRef t, const char *name);
+/* Call of an LLVM intrinsic by name; `types` are its overloads. */
+LLVMValueRef mpqc_b_intrinsic(struct mpqc_emit_cx *, const char *name, const LLVMTypeRef *types,
+                              unsigned n_types, LLVMValueRef *args, unsigned n_args);
+/* Concatenation of two equal vectors, a part of a vector. */
+LLVMValueRef mpqc_b_join(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef mpqc_b_part(struct mpqc_emit_cx *, LLVMValueRef v, unsigned first, unsigned n);
+
+/* for (iv = from; iv < to; iv += step) -- zero-trip safe; loops are marked so that
+ * LLVM neither unrolls nor vectorises them. */
+struct mpqc_loop {
+    LLVMValueRef iv;
+    LLVMValueRef next, to;
+    LLVMBasicBlockRef head, body, exit;
+    int64_t step;
+};
+void mpqc_b_loop_begin(struct mpqc_emit_cx *, struct mpqc_loop *, LLVMValueRef from,
+                       LLVMValueRef to, int64_t step, const char *name);
+void mpqc_b_loop_end(struct mpqc_emit_cx *, struct mpqc_loop *);
+/* if (cond) { ... } */
+struct mpqc_if {
+    LLVMBasicBlockRef then, join;
+};
+void mpqc_b_if_begin(struct mpqc_emit_cx *, struct mpqc_if *, LLVMValueRef cond);
+void mpqc_b_if_end(struct mpqc_emit_cx *, struct mpqc_if *);
+
+/* ---- the epilogue (epilogue.c): requant [+ residual] [narrow] [lut] on vectors ----
+ * Built once per kernel from the plan's node chain. */
+struct mpqc_epilogue;
+/* Reads the chain that follows the core of k. Adds operands (shift, mult, residual,
+ * table) to `code` and appends its facts to `key`. channels: extent of the last
+ * axis of the output.  pad_to: parameter arrays are padded to a multiple of this
+ * many channels.  extra_bias (i32[channels], may be NULL) are constants of the core,
+ * e.g. bias - zero * sum(w), merged with the rounding halves of `requant` into one
+ * i32 array operand: accumulators start from it. */
+mpqc_status mpqc_epilogue_make(struct mpqc_emit_cx *, const struct mpqc_kernel *k,
+                               const int32_t *extra_bias, int64_t channels, unsigned pad_to,
+                               struct mpqc_kernel_code *code, struct mpqc_buf *key,
+                               struct mpqc_epilogue **out) MPQC_MUST_CHECK;
+/* Inside the body: gives the operand pointers (parameters of the function). */
+void mpqc_epilogue_bind(struct mpqc_emit_cx *, struct mpqc_epilogue *, LLVMValueRef function);
+/* Initial accumulator: lanes [channel, channel + n) of the merged bias. `channel` is an
+ * i64 value. */
+LLVMValueRef mpqc_epilogue_bias(struct mpqc_emit_cx *, struct mpqc_epilogue *,
+                                LLVMValueRef channel, unsigned n);
+/* Finishes n_acc accumulator vectors (i32 x lanes each, consecutive channels from
+ * `channel`) of one output position and stores the first `valid` channels.
+ * position: byte offset of the output position in the output's place, and, where a
+ * residual exists, in the residual's. row: i64 index for [H,W,1] parameters or NULL. */
+void mpqc_epilogue_store(struct mpqc_emit_cx *, struct mpqc_epilogue *, LLVMValueRef *acc,
+                         unsigned n_acc, LLVMValueRef channel, unsigned valid,
+                         LLVMValueRef out_position, LLVMValueRef residual_position,
+                         LLVMValueRef row);
+bool mpqc_epilogue_has_residual(const struct mpqc_epilogue *);
+mpqc_vid mpqc_epilogue_residual(const struct mpqc_epilogue *);
+
+#endif
