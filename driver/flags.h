@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Command lines: -x=v, -x v, --x=v, --x v; one table of flags per program.
+ * Stands alone, so that mpqc-run can be built for any target.
+ *
+ * To add a flag: one row in the program's table and the handler that it names.
+ */
+#ifndef MPQC_DRIVER_FLAGS_H
+#define MPQC_DRIVER_FLAGS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define MPQC_FLAG_ERROR 512
+
+/* A handler stores the value and returns 0, or writes one sentence to err (size
+ * MPQC_FLAG_ERROR) and returns -1. `value` is NULL for a flag without one; it
+ * lives as long as argv. */
+typedef int (*mpqc_flag_fn)(void *options, const char *value, char *err);
+
+struct mpqc_flag {
+    const char *name;    /* without dashes */
+    const char *metavar; /* NULL: takes no value */
+    mpqc_flag_fn set;
+    const char *help;    /* one line */
+};
+
+/* Walks argv[1..]; arguments that are no flags go to `positional`. An unknown flag
+ * is an error that names the nearest known one.  "--" ends the flags.  Returns 0,
+ * or -1 with err filled. */
+int mpqc_flags_parse(const struct mpqc_flag *table, size_t n, int argc, char **argv,
+                     void *options, mpqc_flag_fn positional, char *err);
+/* Two columns: "  -name=METAVAR   help". */
+void mpqc_flags_help(const struct mpqc_flag *table, size_t n);
+
+/* The candidate nearest to `text` by edit distance, or NULL when none is near.
+ * next(user, i) gives the i-th candidate, NULL at the end. */
+const char *mpqc_nearest(const char *text, const char *(*next)(const void *user, size_t i),
+                         const void *user);
+
+/* Whole-string numbers: 0, or -1 with one sentence that names the flag. */
+int mpqc_flag_int(const char *flag, const char *value, int64_t lo, int64_t hi, int64_t *out,
+                  char *err);
+int mpqc_flag_real(const char *flag, const char *value, double *out, char *err);
+
+#endif
