@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Calibration data for the inputs of a graph: -calib=[input:]PATH.
+ */
+#include "driver/cli.h"
+
+#define DEFAULT_CALIB_COUNT 256
+
+struct bound_input {
+    const struct mpqc_array *array;
+    struct mpqc_type type;
+    const char *path;
+};
+
+struct mpqc_calib_set {
+    struct mpqc_data *files[MPQC_CLI_MAX];
+    uint32_t n_files;
+    struct bound_input inputs[MPQC_MAX_INPUTS];
+    uint32_t n_inputs;
+    struct mpqc_preprocess pre;
+};
+
+static struct mpqc_where at_file(const char *file, const char *tensor)
+{
+    struct mpqc_where w = MPQC_NOWHERE;
+    w.file = file;
+    w.tensor = tensor;
+    return w;
+}
+
+static mpqc_status get_sample(void *user, struct mpqc_cx *cx, uint64_t index, void *const *inputs)
+{
+    const struct mpqc_calib_set *set = user;
+    for (uint32_t i = 0; i < set->n_inputs; i++) {
+        const struct bound_input *in = &set->inputs[i];
+        struct mpqc_data_error err;
+        if (mpqc_array_sample(in->array, in->type.rank, in->type.dims, &set->pre, index, inputs[i],
+                              &err))
+            return MPQC_FAIL(cx, DATA, at_file(in->path, NULL), "%s", err.text);
+    }
+    return MPQC_OK;
+}
+
+/* The array for one graph input: named by the flag, by the npz key, or the only one. */
+static const struct mpqc_array *array_for(const struct mpqc_calib_set *set,
+                                          const struct mpqc_cli *cli, const char *name,
+                                          bool only_input, const char **path)
+{
+    for (uint32_t i = 0; i < cli->n_calib; i++) {
+        const char *wanted = cli->calib[i].input;
+        if (wanted[0] && strcmp(wanted, name) != 0) continue;
+        *path = cli->calib[i].path;
+        const struct mpqc_array *a = mpqc_data_array(set->files[i], name);
+        bool by_key = a && a->name && strcmp(a->name, name) == 0;
+        if (a && (wanted[0] || by_key || only_input)) return a;
+    }
+    return NULL;
+}
+
+static mpqc_status bind_input(struct mpqc_cx *cx, const struct mpqc_cli *cli,
+                              const struct mpqc_graph *g, struct mpqc_calib_set *set, uint32_t i,
+                              uint64_t *samples)
+{
+    const struct mpqc_value *v = mpqc_value_at(g, g->inputs[i]);
+    struct bound_input *in = &set->inputs[i];
+    in->type = v->type;
+    in->array = array_for(set, cli, v->name, g->n_inputs == 1, &in->path);
+    if (!in->array)
+        return MPQC_FAIL(cx, DATA, at_file(NULL, v->name),
+                         "no calibration data for this input; give -calib=%s:PATH, or an .npz with "
+                         "that key",
+                         v->name);
+    uint64_t n;
+    struct mpqc_data_error err;
+    if (v->type.dtype != MPQC_DT_F32)
+        return MPQC_FAIL(cx, UNSUPPORTED, at_file(NULL, v->name),
+                         "input of type %s; only f32 inputs can be quantised",
+                         mpqc_dtypes[v->type.dtype].text);
+    if (mpqc_array_check(in->array, v->name, v->type.rank, v->type.dims, &set->pre, &n, &err))
+        return MPQC_FAIL(cx, DATA, at_file(in->path, NULL), "%s", err.text);
+    if (n == 0)
+        return MPQC_FAIL(cx, DATA, at_file(in->path, NULL),
+                         "there are no samples in it; calibration needs at least one");
+    if (i > 0 && n != *samples)
+        return MPQC_FAIL(cx, DATA, at_file(in->path, NULL),
+                         "%llu samples for input '%s', but %llu for '%s'", (unsigned long long)n,
+                         v->name, (unsigned long long)*samples,
+                         mpqc_value_at(g, g->inputs[0])->name);
+    *samples = n;
+    return MPQC_OK;
+}
+
+/* A flag that names an input which does not exist is a typing error. */
+static mpqc_status check_names(struct mpqc_cx *cx, const struct mpqc_cli *cli,
+                               const struct mpqc_graph *g)
+{
+    for (uint32_t i = 0; i < cli->n_calib; i++) {
+        const char *wanted = cli->calib[i].input;
+        bool known = !wanted[0];
+        for (uint32_t k = 0; k < g->n_inputs && !known; k++)
+            known = strcmp(mpqc_value_at(g, g->inputs[k])->name, wanted) == 0;
+        if (!known)
+            return MPQC_FAIL(cx, USAGE, at_file(cli->model, NULL),
+                             "-calib names input '%s', which the network does not have; its first "
+                             "input is '%s'",
+                             wanted, mpqc_value_at(g, g->inputs[0])->name);
+    }
+    return MPQC_OK;
+}
+
+static mpqc_status open_all(struct mpqc_cx *cx, const struct mpqc_cli *cli,
+                            const struct mpqc_graph *g, struct mpqc_calib_set *set)
+{
+    if (g->n_inputs == 0 || g->n_inputs > MPQC_MAX_INPUTS)
+        return MPQC_FAIL(cx, UNSUPPORTED, at_file(cli->model, NULL),
+                         "the network has %u inputs; between 1 and %d are supported", g->n_inputs,
+                         MPQC_MAX_INPUTS);
+    MPQC_TRY(check_names(cx, cli, g));
+    const struct mpqc_type *first = &mpqc_value_at(g, g->inputs[0])->type;
+    for (uint32_t i = 0; i < cli->n_calib; i++) {
+        struct mpqc_data_error err;
+        if (mpqc_data_open(cli->calib[i].path, first->rank, first->dims, &set->files[i], &err))
+            return MPQC_FAIL(cx, IO, MPQC_NOWHERE, "%s", err.text);
+        set->n_files = i + 1;
+    }
+    return MPQC_OK;
+}
+
+mpqc_status mpqc_calib_open(struct mpqc_cx *cx, const struct mpqc_cli *cli,
+                            const struct mpqc_graph *g, struct mpqc_calib_set **out,
+                            struct mpqc_dataset *data)
+{
+    struct mpqc_calib_set *set = calloc(1, sizeof *set);
+    *out = set;
+    if (!set) return MPQC_OOM(cx);
+    set->pre = cli->pre;
+    MPQC_TRY(open_all(cx, cli, g, set));
+    uint64_t samples = 0;
+    for (uint32_t i = 0; i < g->n_inputs; i++)
+        MPQC_TRY(bind_input(cx, cli, g, set, i, &samples));
+    set->n_inputs = g->n_inputs;
+    uint64_t limit = cli->calib_count ? cli->calib_count : DEFAULT_CALIB_COUNT;
+    if (cli->calib_count > samples)
+        mpqc_note(cx, at_file(set->inputs[0].path, NULL),
+                  "-calib-count=%llu, but there are %llu samples; all are used",
+                  (unsigned long long)cli->calib_count, (unsigned long long)samples);
+    *data = (struct mpqc_dataset){
+        .count = samples < limit ? samples : limit, .get = get_sample, .user = set};
+    return MPQC_OK;
+}
+
+void mpqc_calib_close(struct mpqc_calib_set *set)
+{
+    if (!set) return;
+    for (uint32_t i = 0; i < set->n_files; i++) mpqc_data_close(set->files[i]);
+    free(set);
+}

@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * mpqc's flags: one row each, and one handler.
+ */
+#include "driver/cli.h"
+
+#include <unistd.h>
+
+#define HANDLER(name)                                                                             \
+    static int set_##name(void *options, const char *value, char *err)
+#define CLI struct mpqc_cli *cli = options
+#define UNUSED_ERR (void)err
+
+static int refuse(char *err, const char *flag, const char *value, const char *wanted)
+{
+    snprintf(err, MPQC_FLAG_ERROR, "-%s=%s is not known; it is one of %s", flag, value, wanted);
+    return -1;
+}
+
+/* Copies a name of `len` bytes into the option block; NULL when it does not fit. */
+static const char *keep_name(struct mpqc_cli *cli, const char *s, size_t len)
+{
+    if (len == 0 || len >= sizeof cli->names[0] || cli->n_names >= MPQC_LEN(cli->names)) return NULL;
+    char *to = cli->names[cli->n_names++];
+    memcpy(to, s, len);
+    to[len] = '\0';
+    return to;
+}
+
+HANDLER(model)
+{
+    CLI;
+    if (cli->model) {
+        snprintf(err, MPQC_FLAG_ERROR, "one network at a time: both '%s' and '%s' are given",
+                 cli->model, value);
+        return -1;
+    }
+    cli->model = value;
+    return 0;
+}
+
+HANDLER(out)
+{
+    CLI;
+    UNUSED_ERR;
+    cli->out = value;
+    return 0;
+}
+
+HANDLER(target)
+{
+    CLI;
+    UNUSED_ERR;
+    cli->target = value;
+    return 0;
+}
+
+HANDLER(mcpu)
+{
+    CLI;
+    UNUSED_ERR;
+    cli->mcpu = value;
+    return 0;
+}
+
+static const struct {
+    const char *name, *suffix;
+    enum mpqc_output output;
+} outputs[] = {
+    {"so", ".so", MPQC_OUT_SO},       {"obj", ".o", MPQC_OUT_OBJ}, {"a", ".a", MPQC_OUT_ARCHIVE},
+    {"llvm", ".ll", MPQC_OUT_LLVM},   {"asm", ".s", MPQC_OUT_ASM}, {"ir", ".mpir", MPQC_OUT_IR},
+    {"header", ".h", MPQC_OUT_HEADER}};
+
+HANDLER(emit)
+{
+    CLI;
+    for (size_t i = 0; i < MPQC_LEN(outputs); i++)
+        if (strcmp(value, outputs[i].name) == 0) {
+            cli->emit = outputs[i].output;
+            return 0;
+        }
+    return refuse(err, "emit", value, "so, obj, a, llvm, asm, ir, header");
+}
+
+/* [input:]PATH; a colon belongs to the path when a file of that whole name exists. */
+HANDLER(calib)
+{
+    CLI;
+    if (cli->n_calib == MPQC_CLI_MAX) {
+        snprintf(err, MPQC_FLAG_ERROR, "-calib is given more than %d times", MPQC_CLI_MAX);
+        return -1;
+    }
+    struct mpqc_cli_calib *c = &cli->calib[cli->n_calib++];
+    const char *colon = strchr(value, ':');
+    c->path = value;
+    c->input[0] = '\0';
+    if (colon && access(value, F_OK) != 0 && (size_t)(colon - value) < sizeof c->input) {
+        memcpy(c->input, value, (size_t)(colon - value));
+        c->input[colon - value] = '\0';
+        c->path = colon + 1;
+    }
+    if (*c->path) return 0;
+    snprintf(err, MPQC_FLAG_ERROR, "-calib wants [input:]PATH, not '%s'", value);
+    return -1;
+}
+
+HANDLER(calib_count)
+{
+    CLI;
+    int64_t n;
+    if (mpqc_flag_int("calib-count", value, 1, INT32_MAX, &n, err)) return -1;
+    cli->calib_count = (uint64_t)n;
+    return 0;
+}
+
+static int preprocess(struct mpqc_cli *cli, const char *flag, const char *value, char *err)
+{
+    struct mpqc_data_error e;
+    cli->pre_given = true;
+    if (mpqc_preprocess_set(&cli->pre, flag, value, &e) == 0) return 0;
+    snprintf(err, MPQC_FLAG_ERROR, "%s", e.text);
+    return -1;
+}
+HANDLER(scale) { return preprocess(options, "scale", value, err); }
+HANDLER(mean) { return preprocess(options, "mean", value, err); }
+HANDLER(std) { return preprocess(options, "std", value, err); }
+HANDLER(layout) { return preprocess(options, "layout", value, err); }
+
+HANDLER(calibration)
+{
+    CLI;
+    if (mpqc_options_calibration(&cli->options, value)) return 0;
+    return refuse(err, "calibration", value, "minmax, percentile:99.99, kl, mse");
+}
+
+/* Every layer has 8 bits until the allocation of bits arrives. */
+static int bits(const char *flag, const char *value, unsigned *out, char *err)
+{
+    int64_t n;
+    if (mpqc_flag_int(flag, value, 1, 16, &n, err)) return -1;
+    *out = (unsigned)n;
+    if (n == 8) return 0;
+    snprintf(err, MPQC_FLAG_ERROR, "-%s=%s is not supported yet; use -%s=8", flag, value, flag);
+    return -1;
+}
+HANDLER(wbits) { CLI; return bits("wbits", value, &cli->options.weight_bits, err); }
+HANDLER(abits) { CLI; return bits("abits", value, &cli->options.activation_bits, err); }
+
+HANDLER(io)
+{
+    CLI;
+    if (strcmp(value, "float") != 0 && strcmp(value, "int") != 0)
+        return refuse(err, "io", value, "float, int");
+    cli->options.int_io = strcmp(value, "int") == 0;
+    return 0;
+}
+
+/* name:1x3x224x224 */
+HANDLER(shape)
+{
+    CLI;
+    const char *colon = strrchr(value, ':');
+    struct mpqc_shape_option *s = &cli->shapes[cli->import.n_shapes];
+    if (!colon || cli->import.n_shapes == MPQC_CLI_MAX ||
+        !(s->input = keep_name(cli, value, (size_t)(colon - value))))
+        goto bad;
+    s->rank = 0;
+    for (const char *p = colon + 1;; p++) {
+        char *end;
+        long long d = strtoll(p, &end, 10);
+        if (end == p || d < 1 || d > INT32_MAX || s->rank == MPQC_MAX_RANK) goto bad;
+        s->dims[s->rank++] = d;
+        p = end;
+        if (!*p) break;
+        if (*p != 'x' && *p != ',') goto bad;
+    }
+    cli->import.n_shapes++;
+    return 0;
+bad:
+    snprintf(err, MPQC_FLAG_ERROR, "-shape wants name:1x3x224x224, not '%s'", value);
+    return -1;
+}
+
+/* batch,1 */
+HANDLER(define_symbol)
+{
+    CLI;
+    const char *comma = strrchr(value, ',');
+    if (!comma) comma = strrchr(value, '=');
+    struct mpqc_symbol_option *s = &cli->symbols[cli->import.n_symbols];
+    char *end;
+    if (comma && cli->import.n_symbols < MPQC_CLI_MAX &&
+        (s->symbol = keep_name(cli, value, (size_t)(comma - value))) != NULL) {
+        s->value = strtoll(comma + 1, &end, 10);
+        if (end != comma + 1 && !*end && s->value >= 1 && s->value <= INT32_MAX) {
+            cli->import.n_symbols++;
+            return 0;
+        }
+    }
+    snprintf(err, MPQC_FLAG_ERROR, "-define-symbol wants symbol,value, not '%s'", value);
+    return -1;
+}
+
+HANDLER(tag)
+{
+    CLI;
+    const char *c = value;
+    for (; *c; c++)
+        if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') ||
+              *c == '_'))
+            break;
+    if (*value && !*c && strlen(value) < 64) {
+        cli->tag = value;
+        return 0;
+    }
+    snprintf(err, MPQC_FLAG_ERROR, "-tag wants letters, digits and '_', not '%s'", value);
+    return -1;
+}
+
+HANDLER(j)
+{
+    CLI;
+    int64_t n;
+    if (mpqc_flag_int("j", value, 1, 1024, &n, err)) return -1;
+    cli->threads = (unsigned)n;
+    return 0;
+}
+
+HANDLER(seed)
+{
+    CLI;
+    int64_t n;
+    if (mpqc_flag_int("seed", value, 0, INT64_MAX, &n, err)) return -1;
+    cli->seed = (uint64_t)n;
+    return 0;
+}
+
+/* Names of passes are checked here, so that a typing error is not silence. */
+static const char *pass_name(const void *user, size_t i)
+{
+    (void)user;
+    return i < mpqc_n_passes ? mpqc_passes[i].name : NULL;
+}
+static int pass(const char *flag, const char *value, const char **out, char *err)
+{
+    *out = value;
+    if (mpqc_pass_find(value) || (strcmp(value, "all") == 0 && strcmp(flag, "dump-after") == 0))
+        return 0;
+    const char *near = mpqc_nearest(value, pass_name, NULL);
+    snprintf(err, MPQC_FLAG_ERROR, "-%s: no pass is called '%s'%s%s%s; -list-passes lists them",
+             flag, value, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    return -1;
+}
+HANDLER(dump_after) { CLI; return pass("dump-after", value, &cli->options.dump_after, err); }
+HANDLER(stop_after) { CLI; return pass("stop-after", value, &cli->options.stop_after, err); }
+
+HANDLER(pass_limit)
+{
+    CLI;
+    int64_t n;
+    if (mpqc_flag_int("pass-limit", value, 1, 1000, &n, err)) return -1;
+    cli->options.pass_limit = (unsigned)n;
+    return 0;
+}
+
+HANDLER(dump_profile)
+{
+    CLI;
+    UNUSED_ERR;
+    cli->options.dump_profile = value;
+    return 0;
+}
+HANDLER(load_profile)
+{
+    CLI;
+    UNUSED_ERR;
+    cli->options.load_profile = value;
+    return 0;
+}
+
+#define SWITCH(name, field)                                                                       \
+    HANDLER(name)                                                                                 \
+    {                                                                                             \
+        CLI;                                                                                      \
+        UNUSED_ERR;                                                                               \
+        (void)value;                                                                              \
+        cli->field = true;                                                                        \
+        return 0;                                                                                 \
+    }
+SWITCH(allow_float, options.allow_float)
+SWITCH(verify_each, options.verify_each)
+SWITCH(time_passes, options.time_passes)
+SWITCH(check, check)
+SWITCH(help, help)
+SWITCH(version, version)
+SWITCH(list_ops, list_ops)
+SWITCH(list_passes, list_passes)
+SWITCH(list_targets, list_targets)
+HANDLER(verbose)
+{
+    CLI;
+    UNUSED_ERR;
+    (void)value;
+    cli->verbose++;
+    return 0;
+}
+
+static const struct mpqc_flag flags[] = {
+    {"o", "OUT", set_out, "where the result goes; required unless -check"},
+    {"target", "TARGET", set_target, "x86-64, aarch64, native (default), or a row of -list-targets"},
+    {"mcpu", "CPU", set_mcpu, "generic, avx2, avx512-vnni, dotprod, native, or an LLVM CPU name"},
+    {"emit", "KIND", set_emit, "so (default), obj, a, llvm, asm, ir, header; else by OUT's suffix"},
+    {"calib", "[input:]PATH", set_calib,
+     ".npy, .npz, IDX, .pb folder, image, or a folder of them; may be repeated"},
+    {"calib-count", "N", set_calib_count, "use the first N samples (default 256)"},
+    {"scale", "S", set_scale, "u8 data: x = (u8 / S - mean) / std; default 255"},
+    {"mean", "a,b,c", set_mean, "per channel, or one for all; default 0"},
+    {"std", "a,b,c", set_std, "per channel, or one for all; default 1"},
+    {"layout", "LAYOUT", set_layout, "of u8 data: nchw (default) or nhwc"},
+    {"calibration", "METHOD", set_calibration, "minmax, percentile:99.99, kl, mse"},
+    {"wbits", "N", set_wbits, "bits of weights: 8"},
+    {"abits", "N", set_abits, "bits of activations: 8"},
+    {"io", "KIND", set_io, "float (default) or int: what the library's inputs and outputs are"},
+    {"allow-float", NULL, set_allow_float, "operators without an integer form stay float"},
+    {"shape", "name:1x3x224x224", set_shape, "shape of an input with dynamic dimensions"},
+    {"define-symbol", "batch,1", set_define_symbol, "value of a symbolic dimension"},
+    {"tag", "NAME", set_tag, "export mpqc_model_NAME, for several models in one program"},
+    {"check", NULL, set_check, "only say whether the network is supported, listing all obstacles"},
+    {"dump-profile", "FILE", set_dump_profile, "write what calibration learned"},
+    {"load-profile", "FILE", set_load_profile, "use that instead of -calib"},
+    {"j", "N", set_j, "threads to compile with (default: all processors)"},
+    {"seed", "N", set_seed, "of everything random (default 0)"},
+    {"v", NULL, set_verbose, "a line for every layer; twice: more"},
+    {"dump-after", "PASS", set_dump_after, "print the graph after a pass, or after all"},
+    {"stop-after", "PASS", set_stop_after, "end after a pass (with -emit=ir: write the graph)"},
+    {"pass-limit", "N", set_pass_limit, "end after N passes, for bisecting"},
+    {"verify-each", NULL, set_verify_each, "verify the graph after every pass"},
+    {"time-passes", NULL, set_time_passes, "say how long each pass took"},
+    {"list-ops", NULL, set_list_ops, "list the supported ONNX operators"},
+    {"list-passes", NULL, set_list_passes, "list the passes"},
+    {"list-targets", NULL, set_list_targets, "list the targets"},
+    {"version", NULL, set_version, "print the version"},
+    {"help", NULL, set_help, "print this"}};
+
+/* By the suffix of OUT, when -emit was not given. */
+static enum mpqc_output output_by_suffix(const char *out)
+{
+    size_t len = out ? strlen(out) : 0;
+    for (size_t i = 0; i < MPQC_LEN(outputs); i++) {
+        size_t n = strlen(outputs[i].suffix);
+        if (len > n && strcmp(out + len - n, outputs[i].suffix) == 0) return outputs[i].output;
+    }
+    return MPQC_OUT_SO;
+}
+
+int mpqc_cli_parse(int argc, char **argv, struct mpqc_cli *cli, char *err)
+{
+    memset(cli, 0, sizeof *cli);
+    mpqc_options_init(&cli->options);
+    cli->emit = MPQC_OUT_UNSET;
+    cli->import.shapes = cli->shapes;
+    cli->import.symbols = cli->symbols;
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    cli->threads = processors > 0 ? (unsigned)processors : 1;
+    if (mpqc_flags_parse(flags, MPQC_LEN(flags), argc, argv, cli, set_model, err)) return -1;
+    if (cli->emit == MPQC_OUT_UNSET) cli->emit = output_by_suffix(cli->out);
+    return 0;
+}
+
+void mpqc_cli_help(void)
+{
+    printf("usage: mpqc MODEL.onnx -calib=DATA -o OUT [flags]\n"
+           "Compiles an ONNX network to an integer-only library.  One or two dashes; -x=v or -x v.\n\n");
+    mpqc_flags_help(flags, MPQC_LEN(flags));
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * mpqc's command line as a struct, and the stages that use it.
+ */
+#ifndef MPQC_DRIVER_CLI_H
+#define MPQC_DRIVER_CLI_H
+
+#include "codegen/codegen.h"
+#include "driver/data.h"
+#include "driver/flags.h"
+#include "frontend/frontend.h"
+#include "passes/pass.h"
+
+#define MPQC_CLI_MAX 32 /* repeated flags: -calib, -shape, -define-symbol */
+
+enum mpqc_output {
+    MPQC_OUT_SO, MPQC_OUT_OBJ, MPQC_OUT_ARCHIVE, MPQC_OUT_LLVM, MPQC_OUT_ASM, MPQC_OUT_HEADER,
+    MPQC_OUT_IR, MPQC_OUT_UNSET
+};
+
+struct mpqc_cli_calib {
+    char input[128]; /* empty: the only input, or the array's own name */
+    const char *path;
+};
+
+struct mpqc_cli {
+    const char *model;
+    const char *out;
+    enum mpqc_output emit;
+    const char *target, *mcpu;
+    const char *tag;
+    struct mpqc_cli_calib calib[MPQC_CLI_MAX];
+    uint32_t n_calib;
+    uint64_t calib_count; /* 0: the default */
+    struct mpqc_preprocess pre;
+    bool pre_given;
+    struct mpqc_shape_option shapes[MPQC_CLI_MAX];
+    struct mpqc_symbol_option symbols[MPQC_CLI_MAX];
+    struct mpqc_import_options import;
+    char names[2 * MPQC_CLI_MAX][128]; /* texts that shapes and symbols point to */
+    uint32_t n_names;
+    struct mpqc_options options;
+    unsigned threads;
+    uint64_t seed;
+    int verbose;
+    bool check, help, version, list_ops, list_passes, list_targets;
+};
+
+/* Fills *cli; 0, or -1 with one sentence in err. */
+int mpqc_cli_parse(int argc, char **argv, struct mpqc_cli *cli, char *err);
+void mpqc_cli_help(void);
+
+/* ---- stages ---- */
+
+/* Calibration data bound to the inputs of a graph.  Owns the files. */
+struct mpqc_calib_set;
+mpqc_status mpqc_calib_open(struct mpqc_cx *cx, const struct mpqc_cli *cli,
+                            const struct mpqc_graph *g, struct mpqc_calib_set **out,
+                            struct mpqc_dataset *data) MPQC_MUST_CHECK;
+void mpqc_calib_close(struct mpqc_calib_set *);
+
+/* Import, passes, code, summary. */
+mpqc_status mpqc_compile(struct mpqc_cx *cx, const struct mpqc_cli *cli) MPQC_MUST_CHECK;
+/* mpqc -check. */
+mpqc_status mpqc_check(struct mpqc_cx *cx, const struct mpqc_cli *cli) MPQC_MUST_CHECK;
+
+/* A progress line on stderr for anything over a second, when stderr is a terminal. */
+void mpqc_progress_install(struct mpqc_cx *cx);
+void mpqc_progress_clear(void);
+
+#endif

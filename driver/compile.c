@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * The whole way from an ONNX file to what was asked for.
+ */
+#include "driver/cli.h"
+#include "driver/summary.h"
+#include "ir/text.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+/* How many samples the accuracy line is measured on. */
+#define ACCURACY_SAMPLES 128
+
+static const char *const float_passes[] = {"simplify", "calibrate"};
+static const char *const integer_passes[] = {"quantise", "fuse", "plan"};
+
+/* Everything that must be released again. */
+struct job {
+    struct mpqc_cx *cx;
+    const struct mpqc_cli *cli;
+    struct mpqc_graph graph;       /* float, then integer */
+    struct mpqc_graph float_graph; /* as simplified */
+    struct mpqc_pass_cx passes;
+    struct mpqc_calib_set *calib;
+    struct mpqc_dataset data;
+    struct mpqc_target target;
+};
+
+static void job_init(struct job *j, struct mpqc_cx *cx, const struct mpqc_cli *cli)
+{
+    memset(j, 0, sizeof *j);
+    j->cx = cx;
+    j->cli = cli;
+    mpqc_graph_init(&j->graph, cx->allocator);
+    mpqc_graph_init(&j->float_graph, cx->allocator);
+    mpqc_pass_cx_init(&j->passes, cx, &cli->options);
+    j->passes.engine = &mpqc_interpreter;
+}
+
+static void job_release(struct job *j)
+{
+    mpqc_pass_cx_release(&j->passes);
+    mpqc_graph_release(&j->float_graph);
+    mpqc_graph_release(&j->graph);
+    mpqc_calib_close(j->calib);
+}
+
+/* What can be refused before the long work begins. */
+static mpqc_status check_request(struct job *j)
+{
+    const struct mpqc_cli *cli = j->cli;
+    bool only_dump = cli->options.stop_after && cli->options.dump_after;
+    if (!cli->out && !only_dump)
+        return MPQC_FAIL(j->cx, USAGE, MPQC_NOWHERE,
+                         "no output given; say where the result goes with -o FILE");
+    if (access(cli->model, R_OK) != 0) {
+        struct mpqc_where w = MPQC_NOWHERE;
+        w.file = cli->model;
+        return MPQC_FAIL(j->cx, IO, w, "cannot be read: %s", strerror(errno));
+    }
+    MPQC_TRY(mpqc_target_find(j->cx, cli->target ? cli->target : "native", cli->mcpu, &j->target));
+    bool needs_data = !(cli->options.stop_after && strcmp(cli->options.stop_after, "simplify") == 0) &&
+                      cli->options.pass_limit != 1;
+    if (needs_data && cli->n_calib == 0 && !cli->options.load_profile)
+        return MPQC_FAIL(j->cx, USAGE, MPQC_NOWHERE,
+                         "no calibration data, so the ranges of the activations are unknown; give "
+                         "-calib=PATH with some typical inputs (an .npy, .npz, IDX file or a folder of "
+                         "images; 100 to 500 samples are enough), or -load-profile=FILE from an earlier "
+                         "-dump-profile");
+    return MPQC_OK;
+}
+
+/* Writes text to PATH by way of a temporary file; "-" or NULL is stdout. */
+static mpqc_status write_text(struct mpqc_cx *cx, const char *path, const struct mpqc_buf *text)
+{
+    if (!path || strcmp(path, "-") == 0) {
+        fwrite(text->data, 1, text->len, stdout);
+        return MPQC_OK;
+    }
+    struct mpqc_where w = MPQC_NOWHERE;
+    w.file = path;
+    char *tmp = mpqc_arena_printf(&cx->arena, "%s.tmp.%ld", path, (long)getpid());
+    if (!tmp) return MPQC_OOM(cx);
+    FILE *f = fopen(tmp, "wb");
+    bool ok = f && fwrite(text->data, 1, text->len, f) == text->len;
+    if (f && fclose(f) != 0) ok = false;
+    if (ok && rename(tmp, path) == 0) return MPQC_OK;
+    int why = errno;
+    if (f) unlink(tmp);
+    return MPQC_FAIL(cx, IO, w, "cannot be written: %s", strerror(why));
+}
+
+static mpqc_status write_ir(struct job *j)
+{
+    struct mpqc_buf text;
+    mpqc_buf_init(&text);
+    mpqc_graph_print(&j->graph, &text, false);
+    mpqc_status status = text.failed ? MPQC_OOM(j->cx) : write_text(j->cx, j->cli->out, &text);
+    mpqc_buf_release(&text);
+    return status;
+}
+
+static mpqc_status emit(struct job *j, struct mpqc_codegen_facts *facts)
+{
+    static const enum mpqc_emit kinds[] = {
+        [MPQC_OUT_SO] = MPQC_EMIT_SO,     [MPQC_OUT_OBJ] = MPQC_EMIT_OBJ,
+        [MPQC_OUT_ARCHIVE] = MPQC_EMIT_ARCHIVE, [MPQC_OUT_LLVM] = MPQC_EMIT_LLVM,
+        [MPQC_OUT_ASM] = MPQC_EMIT_ASM,   [MPQC_OUT_HEADER] = MPQC_EMIT_HEADER};
+    struct mpqc_preprocess *pre =
+        MPQC_NEW_ARRAY(&j->cx->arena, struct mpqc_preprocess, j->graph.n_inputs);
+    if (!pre) return MPQC_OOM(j->cx);
+    for (uint32_t i = 0; i < j->graph.n_inputs && j->cli->pre_given; i++) pre[i] = j->cli->pre;
+    struct mpqc_codegen_request rq = {
+        .graph = &j->graph,
+        .plan = j->passes.plan,
+        .target = &j->target,
+        .tag = j->cli->tag,
+        .preprocess = pre,
+        .emit = kinds[j->cli->emit],
+        .path = j->cli->out,
+        .verify_llvm = j->cli->options.verify_each,
+    };
+    mpqc_cx_progress(j->cx, "generate code", 0, 0);
+    return mpqc_codegen_emit(j->cx, &rq, facts);
+}
+
+static mpqc_status finish(struct job *j)
+{
+    struct mpqc_accuracy accuracy;
+    struct mpqc_codegen_facts facts;
+    MPQC_TRY(emit(j, &facts));
+    if (j->passes.data)
+        MPQC_TRY(mpqc_report_accuracy(j->cx, j->passes.engine, &j->float_graph, &j->graph, &j->data,
+                                      ACCURACY_SAMPLES, &accuracy));
+    mpqc_progress_clear();
+    mpqc_summary_print(&(struct mpqc_summary){.cli = j->cli,
+                                              .passes = &j->passes,
+                                              .graph = &j->graph,
+                                              .target = &j->target,
+                                              .facts = &facts,
+                                              .accuracy = j->passes.data ? &accuracy : NULL});
+    return MPQC_OK;
+}
+
+static mpqc_status compile(struct job *j)
+{
+    const struct mpqc_cli *cli = j->cli;
+    bool stopped = false;
+    MPQC_TRY(check_request(j));
+    mpqc_cx_progress(j->cx, "read network", 0, 0);
+    MPQC_TRY(mpqc_import_onnx(j->cx, cli->model, &cli->import, &j->graph));
+    if (cli->n_calib) {
+        MPQC_TRY(mpqc_calib_open(j->cx, cli, &j->graph, &j->calib, &j->data));
+        j->passes.data = &j->data;
+    }
+    MPQC_TRY(mpqc_pipeline_run(&j->passes, &j->graph, float_passes, MPQC_LEN(float_passes), &stopped));
+    if (!stopped) {
+        MPQC_TRY(mpqc_graph_clone(j->cx, &j->graph, &j->float_graph, &j->passes.scratch, NULL));
+        MPQC_TRY(mpqc_pipeline_run(&j->passes, &j->graph, integer_passes, MPQC_LEN(integer_passes),
+                                   &stopped));
+    }
+    if (cli->emit == MPQC_OUT_IR && cli->out) return write_ir(j);
+    return stopped ? MPQC_OK : finish(j);
+}
+
+mpqc_status mpqc_compile(struct mpqc_cx *cx, const struct mpqc_cli *cli)
+{
+    struct job j;
+    job_init(&j, cx, cli);
+    mpqc_status status = compile(&j);
+    job_release(&j);
+    return status;
+}
+
+/* Import and simplify; what quantise has no integer form for is found there. */
+static mpqc_status check(struct job *j)
+{
+    bool stopped;
+    MPQC_TRY(mpqc_import_onnx(j->cx, j->cli->model, &j->cli->import, &j->graph));
+    MPQC_TRY(mpqc_pipeline_run(&j->passes, &j->graph, float_passes, 1, &stopped));
+    printf("%s: supported: %u operators after simplification\n", j->cli->model, j->graph.n_order);
+    return MPQC_OK;
+}
+
+mpqc_status mpqc_check(struct mpqc_cx *cx, const struct mpqc_cli *cli)
+{
+    struct job j;
+    job_init(&j, cx, cli);
+    mpqc_status status = check(&j);
+    job_release(&j);
+    return status;
+}
