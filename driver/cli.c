@@ -116,7 +116,6 @@ HANDLER(calib_count)
 static int preprocess(struct mpqc_cli *cli, const char *flag, const char *value, char *err)
 {
     struct mpqc_data_error e;
-    cli->pre_given = true;
     if (mpqc_preprocess_set(&cli->pre, flag, value, &e) == 0) return 0;
     snprintf(err, MPQC_FLAG_ERROR, "%s", e.text);
     return -1;
@@ -364,6 +363,11 @@ int mpqc_cli_parse(int argc, char **argv, struct mpqc_cli *cli, char *err)
     cli->threads = processors > 0 ? (unsigned)processors : 1;
     if (mpqc_flags_parse(flags, MPQC_LEN(flags), argc, argv, cli, set_model, err)) return -1;
     if (cli->emit == MPQC_OUT_UNSET) cli->emit = output_by_suffix(cli->out);
+    if (cli->pre.scale == 0) cli->pre.scale = 255;
+    if (cli->pre.channels == 0) {
+        cli->pre.channels = 1;
+        cli->pre.std[0] = 1;
+    }
     return 0;
 }
 

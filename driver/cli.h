@@ -32,8 +32,7 @@ struct mpqc_cli {
     struct mpqc_cli_calib calib[MPQC_CLI_MAX];
     uint32_t n_calib;
     uint64_t calib_count; /* 0: the default */
-    struct mpqc_preprocess pre;
-    bool pre_given;
+    struct mpqc_preprocess pre; /* complete: defaults filled in */
     struct mpqc_shape_option shapes[MPQC_CLI_MAX];
     struct mpqc_symbol_option symbols[MPQC_CLI_MAX];
     struct mpqc_import_options import;

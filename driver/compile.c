@@ -110,7 +110,7 @@ static mpqc_status emit(struct job *j, struct mpqc_codegen_facts *facts)
     struct mpqc_preprocess *pre =
         MPQC_NEW_ARRAY(&j->cx->arena, struct mpqc_preprocess, j->graph.n_inputs);
     if (!pre) return MPQC_OOM(j->cx);
-    for (uint32_t i = 0; i < j->graph.n_inputs && j->cli->pre_given; i++) pre[i] = j->cli->pre;
+    for (uint32_t i = 0; i < j->graph.n_inputs; i++) pre[i] = j->cli->pre;
     struct mpqc_codegen_request rq = {
         .graph = &j->graph,
         .plan = j->passes.plan,
@@ -129,10 +129,10 @@ static mpqc_status finish(struct job *j)
 {
     struct mpqc_accuracy accuracy;
     struct mpqc_codegen_facts facts;
-    MPQC_TRY(emit(j, &facts));
     if (j->passes.data)
         MPQC_TRY(mpqc_report_accuracy(j->cx, j->passes.engine, &j->float_graph, &j->graph, &j->data,
                                       ACCURACY_SAMPLES, &accuracy));
+    MPQC_TRY(emit(j, &facts)); /* last, so that nothing is left behind by a failure */
     mpqc_progress_clear();
     mpqc_summary_print(&(struct mpqc_summary){.cli = j->cli,
                                               .passes = &j->passes,
