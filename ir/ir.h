@@ -69,6 +69,10 @@ int64_t mpqc_type_count(const struct mpqc_type *t);
 size_t mpqc_type_bytes(const struct mpqc_type *t); /* in containers */
 bool mpqc_type_same_shape(const struct mpqc_type *a, const struct mpqc_type *b);
 bool mpqc_type_equal(const struct mpqc_type *a, const struct mpqc_type *b); /* with quant */
+bool mpqc_quant_equal(const struct mpqc_quant *a, const struct mpqc_quant *b); /* by value */
+/* Rank and extents are valid and the bytes fit in memory's address range.  Ask this
+ * before a type from outside enters a graph, which asserts it. */
+bool mpqc_type_fits(const struct mpqc_type *t);
 struct mpqc_type mpqc_type_make(enum mpqc_dtype dtype, uint32_t rank, const int64_t *dims);
 bool mpqc_dtype_is_quantised_storage(enum mpqc_dtype t); /* an integer of 16 bits or fewer */
 
@@ -99,6 +103,7 @@ struct mpqc_attr {
     const int64_t *ints;
     const char *s;
 };
+bool mpqc_attr_equal(const struct mpqc_attr *a, const struct mpqc_attr *b);
 
 /* ---- operators ---------------------------------------------------------------- */
 
@@ -118,6 +123,12 @@ struct mpqc_loc {
     const char *op;   /* ONNX operator, e.g. "Conv" */
     int64_t offset;   /* byte offset in the ONNX file, -1 if unknown */
 };
+
+/* The loc as a diagnostic wants it. */
+static inline struct mpqc_where mpqc_loc_where(struct mpqc_loc loc)
+{
+    return (struct mpqc_where){.node = loc.node, .op = loc.op, .offset = loc.offset};
+}
 
 struct mpqc_value {
     struct mpqc_type type;
@@ -157,7 +168,9 @@ struct mpqc_graph {
 void mpqc_graph_init(struct mpqc_graph *g, const struct mpqc_allocator *allocator);
 void mpqc_graph_release(struct mpqc_graph *g);
 
-/* Values.  `data` of a constant is copied into the graph unless `borrow`, when
+/* Pointers to nodes and values do not survive the adding of another: hold ids.
+ *
+ * Values.  `data` of a constant is copied into the graph unless `borrow`, when
  * it must outlive the graph.  Names may be NULL.  All return MPQC_NONE when
  * memory ran out (the arena remembers it). */
 mpqc_vid mpqc_graph_input(struct mpqc_graph *g, const char *name, struct mpqc_type type);
@@ -197,6 +210,12 @@ mpqc_status mpqc_node_add(struct mpqc_cx *cx, struct mpqc_graph *g, enum mpqc_op
 mpqc_status mpqc_node_fold(struct mpqc_cx *cx, struct mpqc_graph *g, enum mpqc_op op,
                            const mpqc_vid *in, uint32_t n_in, const struct mpqc_attrs *attrs,
                            struct mpqc_loc loc, mpqc_vid *out) MPQC_MUST_CHECK;
+
+/* The types that inference gives the outputs of a node; out has room for n_out. */
+mpqc_status mpqc_node_infer(struct mpqc_cx *cx, struct mpqc_graph *g, const struct mpqc_node *n,
+                            struct mpqc_type *out) MPQC_MUST_CHECK;
+/* Copies the strings of a loc into the graph's arena. */
+struct mpqc_loc mpqc_loc_copy(struct mpqc_graph *g, struct mpqc_loc loc);
 
 /* Attribute access.  The `_or` forms give a default; the others assert. */
 const struct mpqc_attr *mpqc_attr_find(const struct mpqc_node *n, enum mpqc_attr_key k);
@@ -242,6 +261,17 @@ mpqc_status mpqc_graph_normalise(struct mpqc_cx *cx, struct mpqc_graph *g) MPQC_
 mpqc_status mpqc_graph_clone(struct mpqc_cx *cx, const struct mpqc_graph *g,
                              struct mpqc_graph *out, struct mpqc_arena *scratch,
                              mpqc_vid **map) MPQC_MUST_CHECK;
+
+/* Canonical numbers: inputs, then per node in order its constants and its outputs,
+ * then constants that are only outputs.  Values that nobody uses have none. */
+struct mpqc_numbering {
+    mpqc_vid *new_id; /* by old id; MPQC_NONE: unused */
+    mpqc_vid *old_id; /* by new id */
+    uint32_t count;
+};
+/* Needs a valid order; false when memory ran out. */
+bool mpqc_graph_number(const struct mpqc_graph *g, struct mpqc_arena *scratch,
+                       struct mpqc_numbering *m) MPQC_MUST_CHECK;
 
 /* ---- the operator table ----------------------------------------------------------- */
 

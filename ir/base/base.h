@@ -68,6 +68,8 @@ void *mpqc_arena_array(struct mpqc_arena *a, size_t count, size_t element);
 void *mpqc_arena_copy(struct mpqc_arena *a, const void *data, size_t size);
 char *mpqc_arena_strdup(struct mpqc_arena *a, const char *s);
 char *mpqc_arena_printf(struct mpqc_arena *a, const char *fmt, ...) MPQC_PRINTF(2, 3);
+/* Under AddressSanitizer, later use of these bytes of an arena is an error. */
+void mpqc_arena_poison(void *p, size_t size);
 
 #define MPQC_NEW(arena, type) ((type *)mpqc_arena_alloc((arena), sizeof(type)))
 #define MPQC_NEW_ARRAY(arena, type, n) ((type *)mpqc_arena_array((arena), (n), sizeof(type)))
@@ -110,7 +112,8 @@ struct mpqc_diag {
 #define MPQC_MAX_DIAGS 64
 
 /* A compilation in progress: diagnostics, allocator, and the outside world's
- * wishes.  One thread at a time, except mpqc_cx_progress. */
+ * wishes.  One thread at a time, except mpqc_cx_progress, mpqc_fail, mpqc_warn and
+ * mpqc_note, which workers may call at once. */
 struct mpqc_cx {
     const struct mpqc_allocator *allocator;
     struct mpqc_arena arena; /* diagnostics' text; lives as long as the context */
@@ -124,7 +127,9 @@ struct mpqc_cx {
     /* Shows "stage: done of total"; NULL for silence.  Called often. */
     void (*progress)(void *user, const char *stage, uint64_t done, uint64_t total);
     void *progress_user;
+    int lock; /* guards the diagnostics */
 };
+/* allocator NULL: malloc */
 void mpqc_cx_init(struct mpqc_cx *cx, const struct mpqc_allocator *allocator);
 void mpqc_cx_release(struct mpqc_cx *cx);
 void mpqc_cx_progress(struct mpqc_cx *cx, const char *stage, uint64_t done, uint64_t total);
@@ -137,6 +142,8 @@ void mpqc_note(struct mpqc_cx *cx, struct mpqc_where where, const char *fmt, ...
     MPQC_PRINTF(3, 4);
 /* "mpqc: error: model.onnx: node 'conv1' (Conv): message" and a newline. */
 void mpqc_diag_print(const struct mpqc_diag *d, FILE *to);
+/* The same without "mpqc: " and newline. */
+void mpqc_diag_text(const struct mpqc_diag *d, struct mpqc_buf *to);
 
 #define MPQC_TRY(expr)                                                                            \
     do {                                                                                          \
@@ -147,8 +154,8 @@ void mpqc_diag_print(const struct mpqc_diag *d, FILE *to);
 /* For the one failure that every builder can have. */
 #define MPQC_OOM(cx) mpqc_fail((cx), MPQC_NO_MEMORY, MPQC_NOWHERE, "out of memory")
 
-/* A broken invariant of the compiler itself: prints what, where and the running
- * pass, then aborts. */
+/* A broken invariant of the compiler itself: prints what and where, then
+ * aborts. */
 _Noreturn void mpqc_assert_failed(const char *what, const char *file, int line);
 #define MPQC_ASSERT(cond)                                                                         \
     ((cond) ? (void)0 : mpqc_assert_failed(#cond, __FILE__, __LINE__))
