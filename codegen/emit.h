@@ -33,8 +33,11 @@ struct mpqc_emit_cx {
     LLVMTypeRef i1, i8, i16, i32, i64, f32, ptr, void_;
     LLVMValueRef function;     /* under construction */
     LLVMBasicBlockRef entry;   /* its entry block: allocas go to its front */
+    const char *kernel_name;   /* symbol of the kernel being emitted */
+    const char *tune;          /* LLVM CPU whose scheduling is assumed */
     uint64_t weight_bytes;     /* constants put into .rodata so far */
-    struct mpqc_body *bodies;  /* cache, module.c */
+    struct mpqc_body *bodies;  /* cache, kernels.c */
+    struct mpqc_global *globals; /* constants made so far, constants.c */
 };
 
 /* An operand of a body: where its pointer comes from. */
@@ -52,16 +55,19 @@ struct mpqc_kernel_code {
     int64_t grain; /* smallest part worth a thread of its own; 0: never split */
 };
 
-/* Emits (or finds) the body of kernel k.  One function per kernel family, chosen
- * by the core operator in kernels.def. */
+/* Emits (or finds) the body of kernel k.  One function per kernel family, chosen by
+ * form and core operator in kernels.def. */
 typedef mpqc_status (*mpqc_emit_fn)(struct mpqc_emit_cx *, const struct mpqc_kernel *k,
                                     struct mpqc_kernel_code *out);
 mpqc_status mpqc_emit_kernel(struct mpqc_emit_cx *, const struct mpqc_kernel *k,
                              struct mpqc_kernel_code *out) MPQC_MUST_CHECK;
 
 /* Body cache.  find returns NULL when the key is new; then begin creates the
- * internal function with n pointer operands (noalias, from the key's text a
- * readable symbol) and positions the builder in it; end adds `ret void`, verifies. */
+ * internal function with n pointer operands and positions the builder in it; end adds
+ * `ret void`, verifies.  The symbol is the kernel's name with ".body" behind it.
+ * Operands are noalias.  An output that takes the place of an input is no
+ * contradiction as long as a body never reads bytes that it has written: read each
+ * element before its own place is stored, and never twice. */
 LLVMValueRef mpqc_body_find(struct mpqc_emit_cx *, const char *key);
 LLVMValueRef mpqc_body_begin(struct mpqc_emit_cx *, const char *key, uint32_t n_operands);
 mpqc_status mpqc_body_end(struct mpqc_emit_cx *) MPQC_MUST_CHECK;

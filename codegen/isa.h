@@ -40,4 +40,9 @@ struct mpqc_isa {
     LLVMValueRef (*lookup)(struct mpqc_emit_cx *, LLVMValueRef table, LLVMValueRef index);
 };
 
+/* One record per codegen/isa_<name>.c; named by rows of targets.def.  The generic one
+ * may use SSSE3, which its row demands. */
+extern const struct mpqc_isa mpqc_isa_generic, mpqc_isa_avx2, mpqc_isa_avx512_vnni,
+    mpqc_isa_neon, mpqc_isa_dotprod;
+
 #endif
