@@ -117,34 +117,84 @@ struct mpqc_if {
 void mpqc_b_if_begin(struct mpqc_emit_cx *, struct mpqc_if *, LLVMValueRef cond);
 void mpqc_b_if_end(struct mpqc_emit_cx *, struct mpqc_if *);
 
+/* The same bytes seen as n elements of another type. */
+LLVMValueRef mpqc_b_as(struct mpqc_emit_cx *, LLVMValueRef v, LLVMTypeRef element, unsigned n);
+/* v[order[0]], v[order[1]], ...; an entry of -1 is anything. */
+LLVMValueRef mpqc_b_shuffle(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b,
+                            const int *order, unsigned n);
+/* Loads the first n elements of <total x i8> at p.  Unless `exact`, all are loaded (see
+ * MPQC_ARENA_SLACK) and the rest is whatever lies there; if `exact` no byte behind the
+ * n-th is touched and the rest is zero.  (bytes.c) */
+LLVMValueRef mpqc_b_load_bytes(struct mpqc_emit_cx *, LLVMValueRef p, unsigned n, unsigned total,
+                               bool exact);
+/* Stores the first n bytes of a vector, and no byte more. */
+void mpqc_b_store_bytes(struct mpqc_emit_cx *, LLVMValueRef v, LLVMValueRef p, unsigned n);
+/* Fills n bytes (a constant) with a value, without calling memset. */
+void mpqc_b_fill(struct mpqc_emit_cx *, LLVMValueRef p, int64_t n, int value);
+
+/* ---- halos (halo.c) ---------------------------------------------------------------
+ * Fills what belongs to output row `row` (i64, 0 <= row < N*H) of a value with a halo:
+ * the columns left and right of it; with row 0 also the rows above, with row H-1 the
+ * rows below.  out: pointer to the first element.  Emits nothing if there is no halo.
+ * Every kernel that writes a value with a halo calls it once for each row of its
+ * range. */
+void mpqc_emit_halo(struct mpqc_emit_cx *, const struct mpqc_place *, const struct mpqc_type *,
+                    LLVMValueRef out, LLVMValueRef row);
+bool mpqc_place_has_halo(const struct mpqc_place *);
+
 /* ---- the epilogue (epilogue.c): requant [+ residual] [narrow] [lut] on vectors ----
- * Built once per kernel from the plan's node chain. */
+ * Built once per kernel from the plan's node chain.
+ *
+ * A template computes, for one output position, a few accumulator vectors that hold
+ * consecutive channels: its columns.  How channels lie in them: by default vector v
+ * holds the channels behind those of vector v-1, in order.  In an `interleaved` block
+ * of four vectors of L lanes, as byte-interleaving four rows gives it, lane 4j+i of
+ * vector v holds channel 16j + 4v + i of the block's 4L.  Parameters are stored in
+ * .rodata in the order in which the epilogue's instructions want them. */
+#define MPQC_MAX_COLUMNS 16
+struct mpqc_columns {
+    unsigned n;
+    unsigned lanes[MPQC_MAX_COLUMNS];
+    unsigned valid; /* channels that are stored; the lanes behind are padding */
+    bool interleaved;
+};
+unsigned mpqc_columns_lanes(const struct mpqc_columns *); /* sum */
+
+/* Which columns a kernel uses where: channel `first + i * step`, i < count, starts a
+ * position with these columns. */
+struct mpqc_column_use {
+    struct mpqc_columns columns;
+    int64_t first, step, count;
+};
+
 struct mpqc_epilogue;
-/* Reads the chain that follows the core of k. Adds operands (shift, mult, residual,
- * table) to `code` and appends its facts to `key`. channels: extent of the last
- * axis of the output.  pad_to: parameter arrays are padded to a multiple of this
- * many channels.  extra_bias (i32[channels], may be NULL) are constants of the core,
- * e.g. bias - zero * sum(w), merged with the rounding halves of `requant` into one
- * i32 array operand: accumulators start from it. */
+/* Reads the chain that follows the core of k. Adds operands (the output, then bias,
+ * shift, mult, residual, table as needed) to `code` and appends its facts to `key`.
+ * channels: extent of the last axis of the output.  extra_bias (i32[channels], may be
+ * NULL) are constants of the core, e.g. bias - zero * sum(w), merged with the rounding
+ * halves of `requant` into one i32 array operand: accumulators start from it. */
 mpqc_status mpqc_epilogue_make(struct mpqc_emit_cx *, const struct mpqc_kernel *k,
-                               const int32_t *extra_bias, int64_t channels, unsigned pad_to,
+                               const int32_t *extra_bias, int64_t channels,
+                               const struct mpqc_column_use *use, uint32_t n_use,
                                struct mpqc_kernel_code *code, struct mpqc_buf *key,
                                struct mpqc_epilogue **out) MPQC_MUST_CHECK;
-/* Inside the body: gives the operand pointers (parameters of the function). */
+/* Inside the body: finds the operand pointers (parameters of the function). */
 void mpqc_epilogue_bind(struct mpqc_emit_cx *, struct mpqc_epilogue *, LLVMValueRef function);
-/* Initial accumulator: lanes [channel, channel + n) of the merged bias. `channel` is an
- * i64 value. */
-LLVMValueRef mpqc_epilogue_bias(struct mpqc_emit_cx *, struct mpqc_epilogue *,
-                                LLVMValueRef channel, unsigned n);
-/* Finishes n_acc accumulator vectors (i32 x lanes each, consecutive channels from
- * `channel`) of one output position and stores the first `valid` channels.
- * position: byte offset of the output position in the output's place, and, where a
- * residual exists, in the residual's. row: i64 index for [H,W,1] parameters or NULL. */
+LLVMValueRef mpqc_epilogue_out(const struct mpqc_epilogue *); /* the output's pointer */
+/* Initial accumulators of columns that start at `channel` (i64). */
+void mpqc_epilogue_bias(struct mpqc_emit_cx *, struct mpqc_epilogue *,
+                        const struct mpqc_columns *, LLVMValueRef channel, LLVMValueRef *acc);
+/* Loads the other parameters of these columns, for the calls of store that follow. */
+void mpqc_epilogue_columns(struct mpqc_emit_cx *, struct mpqc_epilogue *,
+                           const struct mpqc_columns *, LLVMValueRef channel);
+/* Finishes the accumulators of one output position and stores its valid channels.
+ * position: element offset of the position's first channel (`channel` included) in
+ * the output's place, and, where a residual exists, in the residual's.  row: i64 index
+ * h * W + w, used for [H,W,1] parameters only (else it may be NULL). */
 void mpqc_epilogue_store(struct mpqc_emit_cx *, struct mpqc_epilogue *, LLVMValueRef *acc,
-                         unsigned n_acc, LLVMValueRef channel, unsigned valid,
-                         LLVMValueRef out_position, LLVMValueRef residual_position,
+                         LLVMValueRef position, LLVMValueRef residual_position,
                          LLVMValueRef row);
-bool mpqc_epilogue_has_residual(const struct mpqc_epilogue *);
-mpqc_vid mpqc_epilogue_residual(const struct mpqc_epilogue *);
+bool mpqc_epilogue_by_position(const struct mpqc_epilogue *); /* [H,W,1] parameters */
+mpqc_vid mpqc_epilogue_residual(const struct mpqc_epilogue *); /* MPQC_NONE: none */
 
 #endif

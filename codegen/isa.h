@@ -12,33 +12,58 @@
 
 struct mpqc_emit_cx;
 
-/* The dot-product step of GEMM-like kernels.  Activations are u8, weights s8 in
- * groups of four along K: a weight vector is <4 * lanes x i8> = [lane][4].
- *   prepare_x: i32 holding 4 consecutive u8 activations -> whatever `dot` wants,
- *              computed once per (row, k4) and used for all column vectors
- *   prepare_w: <4*lanes x i8> -> whatever `dot` wants, once per (k4, column vector)
- *   dot: acc + sum_j x[j] * w[lane][j], exact in int32
+/* The dot-product step.  Activations are u8, weights s8, both in groups of four along
+ * K; one accumulator lane takes four products per step.  Every function works on
+ * vectors of any width that the target has from 4 lanes to `lanes` (tails use narrow
+ * vectors); <n> below is that number of i32 lanes.
+ *   prepare_x: <n x i32>, each lane 4 activations (GEMM: one group broadcast;
+ *              depthwise: 4 taps of lane's channel) -> whatever `dot` wants
+ *   prepare_w: <4n x i8>, [lane][4] -> whatever `dot` wants
+ *   dot: acc[lane] + sum_j x[lane][j] * w[lane][j], exact in int32, given that
+ *        w >= -127
  * An ISA that feeds x - 128 to a signed dot product says so in x_offset: templates
  * then add x_offset * sum(w) to the bias. */
 struct mpqc_isa {
     const char *name;
     unsigned lanes;          /* i32 lanes of one accumulator */
-    unsigned registers;      /* vector registers for tiles */
+    unsigned registers;      /* vector registers */
     int x_offset;            /* 0, or 128 */
     unsigned acc_per_column; /* accumulator vectors per column vector, usually 1 */
-    unsigned tile_m, tile_n; /* preferred GEMM tile: rows x column vectors */
-    /* prepared forms may be several values */
-    unsigned (*prepare_x)(struct mpqc_emit_cx *, LLVMValueRef x4, LLVMValueRef out[4]);
-    unsigned (*prepare_w)(struct mpqc_emit_cx *, LLVMValueRef w, LLVMValueRef out[4]);
+    unsigned x_values, w_values; /* how many values prepare_x and prepare_w give */
+    /* For the choice of tiles, in tenths of a cycle: one dot, one prepared activation
+     * (its load included), one prepared weight vector. */
+    unsigned dot_cost, x_cost, w_cost;
+    void (*prepare_x)(struct mpqc_emit_cx *, LLVMValueRef x, LLVMValueRef out[4]);
+    void (*prepare_w)(struct mpqc_emit_cx *, LLVMValueRef w, LLVMValueRef out[4]);
     void (*dot)(struct mpqc_emit_cx *, LLVMValueRef *acc, const LLVMValueRef *x,
                 const LLVMValueRef *w);
-    /* acc_per_column accumulators -> one <lanes x i32> */
+    /* acc_per_column accumulators -> one <n x i32> */
     LLVMValueRef (*finish)(struct mpqc_emit_cx *, LLVMValueRef *acc);
-    /* <n x i16> * <n x i16> -> mpqc_mulhrs, any n that is a multiple of 8 */
+    /* <n x i16> * <n x i16> -> mpqc_mulhrs, n = 8, 16 or 32 */
     LLVMValueRef (*mulhrs)(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
-    /* <n x i8> indices into a 256-byte table at ptr -> <n x i8>; NULL: scalar loads */
+    /* Two equal vectors -> one with elements of half the width, saturated, in the
+     * order of x86's pack instructions: the result is, for each 16-byte part j of
+     * the vectors, [a part j, b part j].  pack16: i32 -> i16; pack8: i16 -> u8. */
+    LLVMValueRef (*pack16)(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
+    LLVMValueRef (*pack8)(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
+    /* <n x i8> indices into a 256-byte table at ptr -> <n x i8>, n = 16, 32, 64;
+     * NULL: scalar loads */
     LLVMValueRef (*lookup)(struct mpqc_emit_cx *, LLVMValueRef table, LLVMValueRef index);
 };
+
+/* For records: finish when acc_per_column is 1, and what plain LLVM can do everywhere. */
+LLVMValueRef mpqc_isa_finish_one(struct mpqc_emit_cx *, LLVMValueRef *acc);
+LLVMValueRef mpqc_isa_plain_mulhrs(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef mpqc_isa_plain_pack16(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef mpqc_isa_plain_pack8(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
+/* x86: the same for 16, 32 and 64-byte vectors, by the instructions of each width. */
+void mpqc_isa_x86_prepare_x(struct mpqc_emit_cx *, LLVMValueRef x, LLVMValueRef out[4]);
+void mpqc_isa_x86_prepare_w(struct mpqc_emit_cx *, LLVMValueRef w, LLVMValueRef out[4]);
+void mpqc_isa_x86_dot(struct mpqc_emit_cx *, LLVMValueRef *acc, const LLVMValueRef *x,
+                      const LLVMValueRef *w);
+LLVMValueRef mpqc_isa_x86_mulhrs(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef mpqc_isa_x86_pack16(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef mpqc_isa_x86_pack8(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
 
 /* One record per codegen/isa_<name>.c; named by rows of targets.def.  The generic one
  * may use SSSE3, which its row demands. */
