@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ * What the AArch64 records share.
+ */
+#ifndef MPQC_CODEGEN_ISA_ARM_H
+#define MPQC_CODEGEN_ISA_ARM_H
+
+#include "codegen/emit.h"
+
+void mpqc_isa_arm_prepare_x(struct mpqc_emit_cx *, LLVMValueRef x, LLVMValueRef out[4]);
+void mpqc_isa_arm_prepare_w(struct mpqc_emit_cx *, LLVMValueRef w, LLVMValueRef out[4]);
+LLVMValueRef mpqc_isa_arm_mulhrs(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef mpqc_isa_arm_pack16(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef mpqc_isa_arm_pack8(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef mpqc_isa_arm_lookup(struct mpqc_emit_cx *, LLVMValueRef table, LLVMValueRef index);
+
+#endif

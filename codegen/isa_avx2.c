@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ * AVX2: the x86 forms on 32-byte vectors.  vpmaddubsw would be faster but saturates.
+ */
+#include "codegen/emit.h"
+
+const struct mpqc_isa mpqc_isa_avx2 = {
+    .name = "avx2",
+    .lanes = 8,
+    .registers = 16,
+    .acc_per_column = 1,
+    .x_values = 2,
+    .w_values = 2,
+    .dot_cost = 14,
+    .x_cost = 9,
+    .w_cost = 12,
+    .prepare_x = mpqc_isa_x86_prepare_x,
+    .prepare_w = mpqc_isa_x86_prepare_w,
+    .dot = mpqc_isa_x86_dot,
+    .finish = mpqc_isa_finish_one,
+    .mulhrs = mpqc_isa_x86_mulhrs,
+    .pack16 = mpqc_isa_x86_pack16,
+    .pack8 = mpqc_isa_x86_pack8,
+};

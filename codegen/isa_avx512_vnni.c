@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ * AVX-512 with VNNI (vpdpbusd: u8 x s8, exact) and VBMI (byte permutes for tables).
+ */
+#include "codegen/emit.h"
+
+static void prepare_x(struct mpqc_emit_cx *e, LLVMValueRef x, LLVMValueRef out[4])
+{
+    (void)e;
+    out[0] = x;
+}
+
+static void prepare_w(struct mpqc_emit_cx *e, LLVMValueRef w, LLVMValueRef out[4])
+{
+    out[0] = mpqc_b_as(e, w, e->i32, LLVMGetVectorSize(LLVMTypeOf(w)) / 4);
+}
+
+/* Activations are operand 2, which is unsigned; weights are operand 3, which is signed
+ * and may be memory. */
+static void dot(struct mpqc_emit_cx *e, LLVMValueRef *acc, const LLVMValueRef *x,
+                const LLVMValueRef *w)
+{
+    unsigned n = LLVMGetVectorSize(LLVMTypeOf(acc[0]));
+    LLVMValueRef args[] = {acc[0], x[0], w[0]};
+    const char *name = n == 16  ? "llvm.x86.avx512.vpdpbusd.512"
+                       : n == 8 ? "llvm.x86.avx512.vpdpbusd.256"
+                                : "llvm.x86.avx512.vpdpbusd.128";
+    acc[0] = mpqc_b_intrinsic(e, name, NULL, 0, args, 3);
+}
+
+static LLVMValueRef half_table(struct mpqc_emit_cx *e, LLVMValueRef table, LLVMValueRef index,
+                               int at)
+{
+    LLVMTypeRef t = LLVMVectorType(e->i8, 64);
+    LLVMValueRef args[] = {mpqc_b_load(e, t, mpqc_b_gep_const(e, table, at), 1), index,
+                           mpqc_b_load(e, t, mpqc_b_gep_const(e, table, at + 64), 1)};
+    return mpqc_b_intrinsic(e, "llvm.x86.avx512.vpermi2var.qi.512", NULL, 0, args, 3);
+}
+
+/* Two permutes over 128 entries each; bit 7 of the index selects. */
+static LLVMValueRef lookup(struct mpqc_emit_cx *e, LLVMValueRef table, LLVMValueRef index)
+{
+    unsigned n = LLVMGetVectorSize(LLVMTypeOf(index));
+    LLVMValueRef i = index;
+    if (n < 64) {
+        int order[64];
+        for (int k = 0; k < 64; k++) order[k] = k < (int)n ? k : -1;
+        i = mpqc_b_shuffle(e, index, LLVMGetPoison(LLVMTypeOf(index)), order, 64);
+    }
+    LLVMValueRef upper =
+        LLVMBuildICmp(e->b, LLVMIntSLT, i, LLVMConstNull(LLVMVectorType(e->i8, 64)), "");
+    LLVMValueRef r = LLVMBuildSelect(e->b, upper, half_table(e, table, i, 128),
+                                     half_table(e, table, i, 0), "");
+    return mpqc_b_part(e, r, 0, n);
+}
+
+const struct mpqc_isa mpqc_isa_avx512_vnni = {
+    .name = "avx512-vnni",
+    .lanes = 16,
+    .registers = 32,
+    .acc_per_column = 1,
+    .x_values = 1,
+    .w_values = 1,
+    .dot_cost = 8,
+    .x_cost = 3,
+    .w_cost = 3,
+    .prepare_x = prepare_x,
+    .prepare_w = prepare_w,
+    .dot = dot,
+    .finish = mpqc_isa_finish_one,
+    .mulhrs = mpqc_isa_x86_mulhrs,
+    .pack16 = mpqc_isa_x86_pack16,
+    .pack8 = mpqc_isa_x86_pack8,
+    .lookup = lookup,
+};

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * What every instruction set can do in plain LLVM, what all x86-64 levels share, and
+ * the baseline record of x86-64.
+ */
+#include "codegen/emit.h"
+
+LLVMValueRef mpqc_isa_finish_one(struct mpqc_emit_cx *e, LLVMValueRef *acc)
+{
+    (void)e;
+    return acc[0];
+}
+
+/* ---- plain LLVM --------------------------------------------------------------- */
+
+static LLVMValueRef widen(struct mpqc_emit_cx *e, LLVMValueRef v, LLVMTypeRef to)
+{
+    unsigned n = LLVMGetVectorSize(LLVMTypeOf(v));
+    return LLVMBuildSExt(e->b, v, LLVMVectorType(to, n), "");
+}
+
+LLVMValueRef mpqc_isa_plain_mulhrs(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b)
+{
+    unsigned n = LLVMGetVectorSize(LLVMTypeOf(a));
+    LLVMTypeRef wide = LLVMVectorType(e->i32, n);
+    LLVMValueRef p = LLVMBuildMul(e->b, widen(e, a, e->i32), widen(e, b, e->i32), "");
+    p = LLVMBuildAdd(e->b, p, mpqc_b_splat(e, wide, 1 << 14), "");
+    p = LLVMBuildAShr(e->b, p, mpqc_b_splat(e, wide, 15), "");
+    return LLVMBuildTrunc(e->b, p, LLVMVectorType(e->i16, n), "");
+}
+
+static LLVMValueRef clamp_to(struct mpqc_emit_cx *e, LLVMValueRef v, int64_t lo, int64_t hi,
+                             LLVMTypeRef element)
+{
+    LLVMTypeRef t = LLVMTypeOf(v);
+    LLVMValueRef low[] = {v, mpqc_b_splat(e, t, lo)};
+    LLVMValueRef high[] = {mpqc_b_intrinsic(e, "llvm.smax", &t, 1, low, 2),
+                           mpqc_b_splat(e, t, hi)};
+    LLVMValueRef r = mpqc_b_intrinsic(e, "llvm.smin", &t, 1, high, 2);
+    return LLVMBuildTrunc(e->b, r, LLVMVectorType(element, LLVMGetVectorSize(t)), "");
+}
+
+/* Joins in the order of the pack instructions: 16-byte parts of a and b in turn, after
+ * narrowing to 8 bytes each; `part` is the number of elements in one. */
+static LLVMValueRef join_parts(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b,
+                               unsigned part)
+{
+    unsigned n = LLVMGetVectorSize(LLVMTypeOf(a));
+    int order[128];
+    for (unsigned j = 0; j < n / part; j++) {
+        for (unsigned i = 0; i < part; i++) {
+            order[2 * part * j + i] = (int)(part * j + i);
+            order[2 * part * j + part + i] = (int)(n + part * j + i);
+        }
+    }
+    return mpqc_b_shuffle(e, a, b, order, 2 * n);
+}
+
+LLVMValueRef mpqc_isa_plain_pack16(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b)
+{
+    return join_parts(e, clamp_to(e, a, INT16_MIN, INT16_MAX, e->i16),
+                      clamp_to(e, b, INT16_MIN, INT16_MAX, e->i16), 4);
+}
+
+LLVMValueRef mpqc_isa_plain_pack8(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b)
+{
+    return join_parts(e, clamp_to(e, a, 0, UINT8_MAX, e->i8), clamp_to(e, b, 0, UINT8_MAX, e->i8),
+                      8);
+}
+
+/* ---- x86 ------------------------------------------------------------------------ */
+
+/* The instruction for 16, 32 or 64-byte vectors. */
+static LLVMValueRef by_width(struct mpqc_emit_cx *e, const char *const names[3], LLVMValueRef a,
+                             LLVMValueRef b, unsigned bytes)
+{
+    LLVMValueRef args[] = {a, b};
+    MPQC_ASSERT(bytes == 16 || bytes == 32 || bytes == 64);
+    return mpqc_b_intrinsic(e, names[bytes == 64 ? 2 : bytes == 32 ? 1 : 0], NULL, 0, args, 2);
+}
+
+static unsigned size_of(LLVMValueRef v, unsigned element_bytes)
+{
+    return LLVMGetVectorSize(LLVMTypeOf(v)) * element_bytes;
+}
+
+/* Without a byte dot product: bytes 0 and 2 of each group become one vector of 16-bit
+ * numbers, bytes 1 and 3 another; pmaddwd multiplies and adds pairs exactly. */
+void mpqc_isa_x86_prepare_x(struct mpqc_emit_cx *e, LLVMValueRef x, LLVMValueRef out[4])
+{
+    unsigned n = LLVMGetVectorSize(LLVMTypeOf(x));
+    LLVMTypeRef t = LLVMVectorType(e->i16, 2 * n);
+    LLVMValueRef w = mpqc_b_as(e, x, e->i16, 2 * n);
+    out[0] = LLVMBuildAnd(e->b, w, mpqc_b_splat(e, t, 0xff), "");
+    out[1] = LLVMBuildLShr(e->b, w, mpqc_b_splat(e, t, 8), "");
+}
+
+void mpqc_isa_x86_prepare_w(struct mpqc_emit_cx *e, LLVMValueRef w, LLVMValueRef out[4])
+{
+    unsigned n = LLVMGetVectorSize(LLVMTypeOf(w)) / 2;
+    LLVMTypeRef t = LLVMVectorType(e->i16, n);
+    LLVMValueRef eight = mpqc_b_splat(e, t, 8), v = mpqc_b_as(e, w, e->i16, n);
+    out[0] = LLVMBuildAShr(e->b, LLVMBuildShl(e->b, v, eight, ""), eight, "");
+    out[1] = LLVMBuildAShr(e->b, v, eight, "");
+}
+
+void mpqc_isa_x86_dot(struct mpqc_emit_cx *e, LLVMValueRef *acc, const LLVMValueRef *x,
+                      const LLVMValueRef *w)
+{
+    static const char *const madd[] = {"llvm.x86.sse2.pmadd.wd", "llvm.x86.avx2.pmadd.wd",
+                                       "llvm.x86.avx512.pmaddw.d.512"};
+    for (int i = 0; i < 2; i++)
+        acc[0] = LLVMBuildAdd(e->b, acc[0], by_width(e, madd, x[i], w[i], size_of(x[i], 2)), "");
+}
+
+LLVMValueRef mpqc_isa_x86_mulhrs(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b)
+{
+    static const char *const names[] = {"llvm.x86.ssse3.pmul.hr.sw.128",
+                                        "llvm.x86.avx2.pmul.hr.sw",
+                                        "llvm.x86.avx512.pmul.hr.sw.512"};
+    return by_width(e, names, a, b, size_of(a, 2));
+}
+
+LLVMValueRef mpqc_isa_x86_pack16(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b)
+{
+    static const char *const names[] = {"llvm.x86.sse2.packssdw.128", "llvm.x86.avx2.packssdw",
+                                        "llvm.x86.avx512.packssdw.512"};
+    return by_width(e, names, a, b, size_of(a, 4));
+}
+
+LLVMValueRef mpqc_isa_x86_pack8(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b)
+{
+    static const char *const names[] = {"llvm.x86.sse2.packuswb.128", "llvm.x86.avx2.packuswb",
+                                        "llvm.x86.avx512.packuswb.512"};
+    return by_width(e, names, a, b, size_of(a, 2));
+}
+
+const struct mpqc_isa mpqc_isa_generic = {
+    .name = "generic",
+    .lanes = 4,
+    .registers = 16,
+    .acc_per_column = 1,
+    .x_values = 2,
+    .w_values = 2,
+    .dot_cost = 14,
+    .x_cost = 14,
+    .w_cost = 12,
+    .prepare_x = mpqc_isa_x86_prepare_x,
+    .prepare_w = mpqc_isa_x86_prepare_w,
+    .dot = mpqc_isa_x86_dot,
+    .finish = mpqc_isa_finish_one,
+    .mulhrs = mpqc_isa_x86_mulhrs,
+    .pack16 = mpqc_isa_x86_pack16,
+    .pack8 = mpqc_isa_x86_pack8,
+};

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * AArch64 without the dot product.  Activations are fed as x - 128, so that both
+ * factors are signed bytes: a sum of two products is at most 2 * 128 * 127 = 32512
+ * and fits 16 bits, which smull and sadalp rely on.
+ */
+#include "codegen/isa_arm.h"
+
+void mpqc_isa_arm_prepare_x(struct mpqc_emit_cx *e, LLVMValueRef x, LLVMValueRef out[4])
+{
+    LLVMValueRef bytes = mpqc_b_as(e, x, e->i8, 16);
+    out[0] = LLVMBuildXor(e->b, bytes, mpqc_b_splat(e, LLVMVectorType(e->i8, 16), 0x80), "");
+}
+
+void mpqc_isa_arm_prepare_w(struct mpqc_emit_cx *e, LLVMValueRef w, LLVMValueRef out[4])
+{
+    (void)e;
+    out[0] = w;
+}
+
+LLVMValueRef mpqc_isa_arm_mulhrs(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b)
+{
+    LLVMTypeRef t = LLVMVectorType(e->i16, 8);
+    LLVMValueRef args[] = {a, b};
+    return mpqc_b_intrinsic(e, "llvm.aarch64.neon.sqrdmulh", &t, 1, args, 2);
+}
+
+static LLVMValueRef narrow(struct mpqc_emit_cx *e, const char *name, LLVMTypeRef to,
+                           LLVMValueRef a, LLVMValueRef b)
+{
+    LLVMValueRef low = mpqc_b_intrinsic(e, name, &to, 1, &a, 1);
+    return mpqc_b_join(e, low, mpqc_b_intrinsic(e, name, &to, 1, &b, 1));
+}
+
+LLVMValueRef mpqc_isa_arm_pack16(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b)
+{
+    return narrow(e, "llvm.aarch64.neon.sqxtn", LLVMVectorType(e->i16, 4), a, b);
+}
+
+LLVMValueRef mpqc_isa_arm_pack8(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b)
+{
+    return narrow(e, "llvm.aarch64.neon.sqxtun", LLVMVectorType(e->i8, 8), a, b);
+}
+
+/* tbl takes 64 bytes and gives 0 for indices behind them; the parts are or-ed. */
+LLVMValueRef mpqc_isa_arm_lookup(struct mpqc_emit_cx *e, LLVMValueRef table, LLVMValueRef index)
+{
+    LLVMTypeRef t = LLVMVectorType(e->i8, 16);
+    MPQC_ASSERT(LLVMGetVectorSize(LLVMTypeOf(index)) == 16);
+    LLVMValueRef result = NULL;
+    for (int part = 0; part < 4; part++) {
+        LLVMValueRef args[5];
+        for (int i = 0; i < 4; i++)
+            args[i] = mpqc_b_load(e, t, mpqc_b_gep_const(e, table, 64 * part + 16 * i), 1);
+        args[4] = LLVMBuildSub(e->b, index, mpqc_b_splat(e, t, 64 * part), "");
+        LLVMValueRef r = mpqc_b_intrinsic(e, "llvm.aarch64.neon.tbl4", &t, 1, args, 5);
+        result = result ? LLVMBuildOr(e->b, result, r, "") : r;
+    }
+    return result;
+}
+
+/* Lanes 0 and 1 of a column live in the first accumulator, each as two partial sums;
+ * lanes 2 and 3 in the second. */
+static void dot(struct mpqc_emit_cx *e, LLVMValueRef *acc, const LLVMValueRef *x,
+                const LLVMValueRef *w)
+{
+    LLVMTypeRef overload[] = {LLVMVectorType(e->i32, 4), LLVMVectorType(e->i16, 8)};
+    for (unsigned h = 0; h < 2; h++) {
+        LLVMValueRef a = LLVMBuildSExt(e->b, mpqc_b_part(e, x[0], 8 * h, 8), overload[1], "");
+        LLVMValueRef b = LLVMBuildSExt(e->b, mpqc_b_part(e, w[0], 8 * h, 8), overload[1], "");
+        LLVMValueRef p = LLVMBuildMul(e->b, a, b, "");
+        p = mpqc_b_intrinsic(e, "llvm.aarch64.neon.saddlp", overload, 2, &p, 1);
+        acc[h] = LLVMBuildAdd(e->b, acc[h], p, "");
+    }
+}
+
+static LLVMValueRef finish(struct mpqc_emit_cx *e, LLVMValueRef *acc)
+{
+    LLVMTypeRef t = LLVMVectorType(e->i32, 4);
+    return mpqc_b_intrinsic(e, "llvm.aarch64.neon.addp", &t, 1, acc, 2);
+}
+
+const struct mpqc_isa mpqc_isa_neon = {
+    .name = "neon",
+    .lanes = 4,
+    .registers = 32,
+    .x_offset = 128,
+    .acc_per_column = 2,
+    .x_values = 1,
+    .w_values = 1,
+    .dot_cost = 20,
+    .x_cost = 10,
+    .w_cost = 5,
+    .prepare_x = mpqc_isa_arm_prepare_x,
+    .prepare_w = mpqc_isa_arm_prepare_w,
+    .dot = dot,
+    .finish = finish,
+    .mulhrs = mpqc_isa_arm_mulhrs,
+    .pack16 = mpqc_isa_arm_pack16,
+    .pack8 = mpqc_isa_arm_pack8,
+    .lookup = mpqc_isa_arm_lookup,
+};
