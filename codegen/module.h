@@ -36,6 +36,7 @@ LLVMValueRef mpqc_layer_constant(struct mpqc_emit_cx *, const struct mpqc_kernel
 mpqc_status mpqc_emit_descriptor(struct mpqc_emit_cx *, const struct mpqc_codegen_request *,
                                  const struct mpqc_compiled_kernel *, LLVMValueRef supported,
                                  LLVMValueRef run) MPQC_MUST_CHECK;
+uint64_t mpqc_workspace_bytes(const struct mpqc_plan *p); /* at least one alignment unit */
 enum mpqc_element mpqc_element_of(enum mpqc_dtype t); /* 0: cannot be at the boundary */
 
 /* header.c */
@@ -50,8 +51,8 @@ mpqc_status mpqc_write_file(struct mpqc_cx *, const char *path, const void *data
     MPQC_MUST_CHECK;
 mpqc_status mpqc_link_shared(struct mpqc_cx *, const char *path, const void *object, size_t n,
                              uint64_t *written) MPQC_MUST_CHECK;
-mpqc_status mpqc_link_archive(struct mpqc_cx *, const char *path, const void *object, size_t n,
-                              uint64_t *written) MPQC_MUST_CHECK;
+mpqc_status mpqc_link_archive(struct mpqc_cx *, const char *path, const char *symbol,
+                              const void *object, size_t n, uint64_t *written) MPQC_MUST_CHECK;
 
 /* object.c: reads our own ELF object: fails when it needs a symbol from outside. */
 mpqc_status mpqc_object_check(struct mpqc_cx *, const void *object, size_t n,

@@ -4,6 +4,8 @@
  */
 #include "codegen/target.h"
 
+#include "codegen/isa.h"
+
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
