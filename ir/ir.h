@@ -73,6 +73,8 @@ bool mpqc_quant_equal(const struct mpqc_quant *a, const struct mpqc_quant *b); /
 /* Rank and extents are valid and the bytes fit in memory's address range.  Ask this
  * before a type from outside enters a graph, which asserts it. */
 bool mpqc_type_fits(const struct mpqc_type *t);
+/* What is wrong with a type, in words, quantisation included; NULL for nothing. */
+const char *mpqc_type_problem(const struct mpqc_type *t);
 struct mpqc_type mpqc_type_make(enum mpqc_dtype dtype, uint32_t rank, const int64_t *dims);
 bool mpqc_dtype_is_quantised_storage(enum mpqc_dtype t); /* an integer of 16 bits or fewer */
 

@@ -12,6 +12,8 @@
 
 /* Canonical: values renumbered in order, attributes sorted, floats exact. */
 void mpqc_graph_print(const struct mpqc_graph *g, struct mpqc_buf *to, bool full);
+/* One type, e.g. "i8[1,4] quant(scale=0x1p-3, zero=0)". */
+void mpqc_type_print(const struct mpqc_type *t, struct mpqc_buf *to, bool full);
 /* Parses into an initialised graph; diagnostics carry line and column. */
 mpqc_status mpqc_graph_parse(struct mpqc_cx *cx, const char *text, size_t len, const char *file,
                              struct mpqc_graph *out) MPQC_MUST_CHECK;

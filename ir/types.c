@@ -4,6 +4,8 @@
  */
 #include "ir/ir.h"
 
+#include <math.h>
+
 const struct mpqc_dtype_info mpqc_dtypes[MPQC_DT_COUNT] = {
 #define DTYPE(name, text, bits, bytes, kind, min, max) \
     [MPQC_DT_##name] = {text, bits, bytes, MPQC_KIND_##kind, min, max},
@@ -85,6 +87,28 @@ bool mpqc_dtype_is_quantised_storage(enum mpqc_dtype t)
 {
     const struct mpqc_dtype_info *i = &mpqc_dtypes[t];
     return (i->kind == MPQC_KIND_SINT || i->kind == MPQC_KIND_UINT) && i->bits <= 16;
+}
+
+static const char *quant_problem(const struct mpqc_type *t)
+{
+    const struct mpqc_quant *q = t->quant;
+    const struct mpqc_dtype_info *d = &mpqc_dtypes[t->dtype];
+    if (!mpqc_dtype_is_quantised_storage(t->dtype) && t->dtype != MPQC_DT_I32)
+        return "only integers of 32 bits or fewer can be quantised";
+    if (q->axis < -1 || q->axis >= (int32_t)t->rank) return "the quantised axis does not exist";
+    if (q->count != (q->axis < 0 ? 1u : t->dims[q->axis]))
+        return "the number of scales is not the axis's extent";
+    for (uint32_t i = 0; i < q->count; i++) {
+        if (!(q->scale[i] > 0) || !isfinite(q->scale[i])) return "a scale is not positive";
+        if (q->zero[i] < d->min || q->zero[i] > d->max) return "a zero point is out of range";
+    }
+    return NULL;
+}
+
+const char *mpqc_type_problem(const struct mpqc_type *t)
+{
+    if (!mpqc_type_fits(t)) return "the shape is impossible or too large";
+    return t->quant ? quant_problem(t) : NULL;
 }
 
 static const struct mpqc_quant *make_quant(struct mpqc_arena *a, int32_t axis, uint32_t count,
