@@ -90,6 +90,10 @@ extern const struct mpqc_pass_info mpqc_passes[];
 extern const uint32_t mpqc_n_passes;
 const struct mpqc_pass_info *mpqc_pass_find(const char *name); /* NULL: unknown */
 
+/* The text that shows the result of a pass: the graph, or the plan. */
+mpqc_status mpqc_pass_text(const struct mpqc_pass_cx *p, const struct mpqc_graph *g,
+                           const char *name, struct mpqc_buf *to) MPQC_MUST_CHECK;
+
 /* Runs the named passes in order: mpqc_graph_normalise, verify, dump, time after
  * each, as options say.  *stopped is set when -stop-after or -pass-limit ended it. */
 mpqc_status mpqc_pipeline_run(struct mpqc_pass_cx *p, struct mpqc_graph *g,
