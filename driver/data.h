@@ -37,7 +37,8 @@ struct mpqc_array {
     enum mpqc_data_type type;
     uint32_t rank; /* with the sample axis */
     int64_t dims[MPQC_ABI_MAX_RANK + 1];
-    const void *data; /* malloc'd or mapped */
+    int channels_last; /* decoded images: the samples are known to be [H,W,C] */
+    const void *data;  /* malloc'd or mapped; may be unaligned */
     size_t bytes;
 };
 
@@ -55,8 +56,9 @@ const struct mpqc_array *mpqc_data_at(const struct mpqc_data *, uint32_t i);
  * the array runs over samples; [1,28,28] and [28,28] and [28,28,1] are one another's
  * equals where no data moves) and says the number of samples.  u8 data (and only
  * u8) goes through `pre` ((u8 / scale - mean[c]) / std[c], nhwc -> nchw when
- * pre->nhwc and the network's dims are channels first); float data is taken as it is.
- * pre may be NULL: scale 255 is not assumed, u8 becomes 0..255. */
+ * pre->nhwc and the network's dims are channels first); all other data is taken as it is.
+ * pre->scale 0 means 255, pre->channels 0 means mean 0 and std 1.  pre may be NULL: scale
+ * 255 is not assumed, u8 becomes 0..255.  The text does not name the file. */
 int mpqc_array_check(const struct mpqc_array *a, const char *input, uint32_t rank,
                      const int64_t *dims, const struct mpqc_preprocess *pre, uint64_t *samples,
                      struct mpqc_data_error *err);
@@ -65,12 +67,21 @@ int mpqc_array_sample(const struct mpqc_array *a, uint32_t rank, const int64_t *
                       const struct mpqc_preprocess *pre, uint64_t index, float *out,
                       struct mpqc_data_error *err);
 
+/* Copies one sample as it is; check() must have passed with pre NULL.  For inputs whose
+ * element type is that of the file. */
+int mpqc_array_raw_sample(const struct mpqc_array *a, uint64_t index, void *out, size_t bytes,
+                          struct mpqc_data_error *err);
+/* Size of one element in the file. */
+size_t mpqc_data_type_size(enum mpqc_data_type type);
+const char *mpqc_data_type_name(enum mpqc_data_type type);
+
 /* Labels: any integer array of one axis (or [N,1]); -1 with a sentence otherwise. */
 int mpqc_labels_open(const char *path, int64_t **labels, uint64_t *count,
                      struct mpqc_data_error *err);
 
 /* Writes an .npy of f32/u8/i8/i16/i32/i64 rows piece by piece to PATH.tmp.PID, renamed by
- * close (or removed when `commit` is 0). */
+ * close (or removed when `commit` is 0).  What exists and is no regular file (a device, a
+ * pipe) is written to directly. */
 struct mpqc_npy_writer;
 int mpqc_npy_create(const char *path, uint32_t element, uint32_t rank, const int64_t *dims,
                     struct mpqc_npy_writer **out, struct mpqc_data_error *err);
