@@ -74,8 +74,9 @@ static char *fused_text(struct mpqc_emit_cx *e, const struct mpqc_kernel *k)
         case MPQC_OP_NARROW: {
             const struct mpqc_dtype_info *d =
                 &mpqc_dtypes[mpqc_value_at(e->graph, n->out[0])->type.dtype];
-            if (mpqc_attr_int(n, MPQC_ATTR_HI) < d->max) add_word(&b, "clip");
-            else if (mpqc_attr_int(n, MPQC_ATTR_LO) == mpqc_attr_int(n, MPQC_ATTR_ZERO))
+            if (mpqc_attr_int_or(n, MPQC_ATTR_HI, d->max) < d->max) add_word(&b, "clip");
+            else if (mpqc_attr_int_or(n, MPQC_ATTR_LO, d->min) ==
+                     mpqc_attr_int_or(n, MPQC_ATTR_ZERO, 0))
                 add_word(&b, "relu");
             break;
         }
