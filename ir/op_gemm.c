@@ -98,9 +98,12 @@ MPQC_CLONES static void from_i8(const int8_t *restrict from, int32_t zero, int64
 void mpqc_gemm_load(enum mpqc_dtype t, const void *from, int64_t at, int64_t n, int32_t zero,
                     float *to)
 {
-    if (t == MPQC_DT_F32) memcpy(to, (const float *)from + at, (size_t)n * sizeof *to);
-    else if (mpqc_dtypes[t].kind == MPQC_KIND_UINT) from_u8((const uint8_t *)from + at, zero, n, to);
-    else from_i8((const int8_t *)from + at, zero, n, to);
+    if (t == MPQC_DT_F32)
+        memcpy(to, (const float *)from + at, (size_t)n * sizeof *to);
+    else if (mpqc_dtypes[t].kind == MPQC_KIND_UINT)
+        from_u8((const uint8_t *)from + at, zero, n, to);
+    else
+        from_i8((const int8_t *)from + at, zero, n, to);
 }
 
 /* Rows k0 .. k0 + k of weight columns c .. c + n as panel[k][width], 0 behind n. */

@@ -480,7 +480,9 @@ static void fill(const struct mpqc_node *n, struct mpqc_tensor *out)
     const struct mpqc_dtype_info *info = &mpqc_dtypes[t->dtype];
     double v = t->quant ? rint((double)alpha / (double)t->quant->scale[0]) + t->quant->zero[0]
                         : trunc((double)alpha);
-    int64_t q = v <= (double)info->min ? info->min : v >= (double)info->max ? info->max : (int64_t)v;
+    int64_t q = v <= (double)info->min   ? info->min
+                : v >= (double)info->max ? info->max
+                                         : (int64_t)v;
     for (int64_t i = 0; i < mpqc_type_count(t); i++) {
         if (t->dtype == MPQC_DT_F32) ((float *)out->data)[i] = alpha;
         else mpqc_op_put(t->dtype, out->data, i, q);

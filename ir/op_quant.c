@@ -23,7 +23,7 @@ mpqc_status mpqc_infer_quantize(struct mpqc_infer *q)
     MPQC_TRY(mpqc_op_arity(q));
     struct mpqc_type out = *q->in[0];
     float scale;
-    int32_t zero;
+    int32_t zero = 0;
     if (!mpqc_op_is_plain(&out, MPQC_DT_F32))
         return OP_FAIL(q, MODEL, "quantize takes f32, not %s", mpqc_op_type_text(q, &out));
     MPQC_TRY(mpqc_op_to(q, &out.dtype));
@@ -171,7 +171,7 @@ mpqc_status mpqc_infer_narrow(struct mpqc_infer *q)
 {
     MPQC_TRY(mpqc_op_arity(q));
     struct mpqc_type out = *q->in[0];
-    int32_t zero;
+    int32_t zero = 0;
     MPQC_TRY(mpqc_op_to(q, &out.dtype));
     const struct mpqc_dtype_info *t = &mpqc_dtypes[out.dtype];
     if (!mpqc_op_is_quantised(q->in[0], 16) || q->in[0]->dtype != MPQC_DT_I16)
@@ -213,7 +213,7 @@ mpqc_status mpqc_infer_lut(struct mpqc_infer *q)
     const struct mpqc_type *x = q->in[0], *table = q->in[1];
     struct mpqc_type out = *x;
     float scale;
-    int32_t zero;
+    int32_t zero = 0;
     bool index = mpqc_dtypes[x->dtype].kind == MPQC_KIND_UINT && mpqc_dtypes[x->dtype].bits <= 8;
     if (!index)
         return OP_FAIL(q, MODEL, "lut takes an unsigned index of at most 8 bits, not %s",
