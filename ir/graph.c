@@ -232,9 +232,10 @@ mpqc_status mpqc_node_infer(struct mpqc_cx *cx, struct mpqc_graph *g, const stru
     MPQC_TRY(mpqc_ops[n->op].infer(&inf));
     if (g->arena.failed) return MPQC_OOM(cx);
     for (uint32_t i = 0; i < n->n_out; i++) {
-        if (!mpqc_type_fits(&inf.out[i]))
-            return MPQC_FAIL(cx, LIMIT_EXCEEDED, mpqc_loc_where(n->loc),
-                             "the result of '%s' is too large for memory", mpqc_ops[n->op].text);
+        const char *problem = mpqc_type_problem(&inf.out[i]);
+        if (problem)
+            return MPQC_FAIL(cx, MODEL, mpqc_loc_where(n->loc), "in the result of '%s', %s",
+                             mpqc_ops[n->op].text, problem);
         out[i] = inf.out[i];
     }
     return MPQC_OK;

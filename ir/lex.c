@@ -46,7 +46,7 @@ static bool is_word(char c)
     return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
 }
 
-void mpqc_lex_skip(struct mpqc_lex *l)
+size_t mpqc_lex_skip(struct mpqc_lex *l)
 {
     for (; l->pos < l->len; l->pos++) {
         char c = l->text[l->pos];
@@ -54,9 +54,10 @@ void mpqc_lex_skip(struct mpqc_lex *l)
             const char *end = memchr(l->text + l->pos, '\n', l->len - l->pos);
             l->pos = end ? (size_t)(end - l->text) : l->len - 1;
         } else if (c != ' ' && c != '\n' && c != '\t' && c != '\r') {
-            return;
+            break;
         }
     }
+    return l->pos;
 }
 
 bool mpqc_lex_take(struct mpqc_lex *l, char c)
@@ -105,8 +106,7 @@ bool mpqc_lex_at_string(struct mpqc_lex *l)
 
 mpqc_status mpqc_lex_int(struct mpqc_lex *l, int64_t min, int64_t max, int64_t *v)
 {
-    mpqc_lex_skip(l);
-    size_t n = peek(l, 0) == '-' ? 1 : 0, start = l->pos;
+    size_t start = mpqc_lex_skip(l), n = peek(l, 0) == '-' ? 1 : 0;
     bool negative = n == 1, fits = true;
     int64_t x = 0; /* built downwards, so that INT64_MIN fits */
     if (!is_digit(peek(l, n))) return MPQC_LEX_EXPECTED(l, "an integer");
@@ -194,8 +194,7 @@ static char escape(struct mpqc_lex *l)
 
 mpqc_status mpqc_lex_string(struct mpqc_lex *l, const char **s)
 {
-    mpqc_lex_skip(l);
-    size_t start = l->pos, n = 0;
+    size_t start = mpqc_lex_skip(l), n = 0;
     if (!mpqc_lex_take(l, '"')) return MPQC_LEX_EXPECTED(l, "a string");
     const char *end = l->text + l->pos;
     const char *stop = l->text + l->len;
@@ -217,8 +216,7 @@ mpqc_status mpqc_lex_string(struct mpqc_lex *l, const char **s)
 
 mpqc_status mpqc_lex_ints(struct mpqc_lex *l, uint32_t max, const int64_t **v, uint32_t *n)
 {
-    mpqc_lex_skip(l);
-    size_t start = l->pos, count = 1;
+    size_t start = mpqc_lex_skip(l), count = 1;
     MPQC_TRY(mpqc_lex_want(l, '['));
     *n = 0;
     for (size_t i = l->pos; i < l->len && l->text[i] != ']'; i++) count += l->text[i] == ',';

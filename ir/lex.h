@@ -21,8 +21,8 @@ const char *mpqc_lex_where(struct mpqc_lex *l, size_t pos);
 mpqc_status mpqc_lex_fail(struct mpqc_lex *l, size_t pos, const char *fmt, ...) MPQC_PRINTF(3, 4);
 #define MPQC_LEX_EXPECTED(l, what) mpqc_lex_fail((l), (l)->pos, "expected %s", (what))
 
-/* Skips blanks and comments; what follows starts at l->pos. */
-void mpqc_lex_skip(struct mpqc_lex *l);
+/* Skips blanks and comments; returns l->pos, where the next token starts. */
+size_t mpqc_lex_skip(struct mpqc_lex *l);
 /* Takes c, or a word, when it is next; else leaves it and answers false. */
 bool mpqc_lex_take(struct mpqc_lex *l, char c);
 bool mpqc_lex_take_word(struct mpqc_lex *l, const char *word);

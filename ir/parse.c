@@ -41,8 +41,7 @@ static mpqc_status parse_name(struct parser *p, const char *kind, const char *(*
                               unsigned n, unsigned *out)
 {
     const char *word;
-    mpqc_lex_skip(&p->l);
-    size_t start = p->l.pos, len = mpqc_lex_word(&p->l, &word);
+    size_t start = mpqc_lex_skip(&p->l), len = mpqc_lex_word(&p->l, &word);
     for (*out = 0; *out < n; ++*out)
         if (strlen(name(*out)) == len && memcmp(name(*out), word, len) == 0) return MPQC_OK;
     return mpqc_lex_fail(&p->l, start, len ? "'%.*s' is no %s" : "expected %.*s%s",
@@ -63,8 +62,7 @@ static mpqc_status parse_number(struct parser *p, size_t *number)
 static mpqc_status parse_use(struct parser *p, mpqc_vid *v)
 {
     size_t number;
-    mpqc_lex_skip(&p->l);
-    size_t start = p->l.pos;
+    size_t start = mpqc_lex_skip(&p->l);
     MPQC_TRY(parse_number(p, &number));
     *v = number < p->n_ids ? p->ids[number] : MPQC_NONE;
     if (*v == MPQC_NONE) return mpqc_lex_fail(&p->l, start, "%%%zu is not defined", number);
@@ -91,8 +89,7 @@ struct definition {
 
 static mpqc_status parse_definition(struct parser *p, struct definition *d)
 {
-    mpqc_lex_skip(&p->l);
-    d->start = p->l.pos;
+    d->start = mpqc_lex_skip(&p->l);
     d->name = NULL;
     MPQC_TRY(parse_number(p, &d->number));
     if (mpqc_lex_at_string(&p->l)) MPQC_TRY(mpqc_lex_string(&p->l, &d->name));
@@ -122,7 +119,7 @@ static mpqc_status parse_element(struct parser *p, enum mpqc_dtype t, void *data
 
 static mpqc_status parse_list(struct parser *p, enum mpqc_dtype t, void *data, int64_t n)
 {
-    size_t start = p->l.pos;
+    size_t start = mpqc_lex_skip(&p->l);
     MPQC_TRY(mpqc_lex_want(&p->l, '['));
     for (int64_t i = 0; i < n; i++) {
         if (i) MPQC_TRY(mpqc_lex_want(&p->l, ','));
@@ -138,8 +135,7 @@ static mpqc_status parse_data(struct parser *p, enum mpqc_dtype t, int64_t n,
                               struct mpqc_arena *arena, void **data)
 {
     int64_t seed;
-    mpqc_lex_skip(&p->l);
-    size_t start = p->l.pos, bytes = (size_t)n * mpqc_dtypes[t].bytes;
+    size_t start = mpqc_lex_skip(&p->l), bytes = (size_t)n * mpqc_dtypes[t].bytes;
     bool splat = mpqc_lex_take_word(&p->l, "splat");
     bool random = !splat && mpqc_lex_take_word(&p->l, "random");
     if (!splat && !random && mpqc_lex_take_word(&p->l, "hash"))
@@ -212,8 +208,7 @@ static mpqc_status parse_type(struct parser *p, struct mpqc_type *t)
     unsigned dtype;
     uint32_t rank;
     const int64_t *dims;
-    mpqc_lex_skip(&p->l);
-    size_t start = p->l.pos;
+    size_t start = mpqc_lex_skip(&p->l);
     MPQC_TRY(parse_name(p, "element type", dtype_name, MPQC_DT_COUNT, &dtype));
     MPQC_TRY(mpqc_lex_ints(&p->l, MPQC_MAX_RANK, &dims, &rank));
     *t = mpqc_type_make((enum mpqc_dtype)dtype, rank, dims);
@@ -283,7 +278,7 @@ static mpqc_status parse_attrs(struct parser *p, struct mpqc_attrs *list)
     if (!mpqc_lex_take(&p->l, '{')) return MPQC_OK;
     do {
         unsigned key;
-        size_t start = p->l.pos;
+        size_t start = mpqc_lex_skip(&p->l);
         MPQC_TRY(parse_name(p, "attribute", attr_name, MPQC_ATTR_COUNT, &key));
         if (seen >> key & 1) return mpqc_lex_fail(&p->l, start, "an attribute is given twice");
         if (list->n == MPQC_MAX_ATTRS) return mpqc_lex_fail(&p->l, start, "too many attributes");
@@ -384,8 +379,7 @@ static mpqc_status check_types(struct parser *p, const struct statement *s)
         struct mpqc_type written;
         struct mpqc_buf text;
         if (i) MPQC_TRY(mpqc_lex_want(&p->l, ','));
-        mpqc_lex_skip(&p->l);
-        size_t start = p->l.pos;
+        size_t start = mpqc_lex_skip(&p->l);
         MPQC_TRY(parse_type(p, &written));
         const struct mpqc_type *inferred = &p->g->values[n->out[i]].type;
         if (mpqc_type_equal(&written, inferred)) continue;
@@ -403,7 +397,7 @@ static mpqc_status parse_node(struct parser *p)
 {
     struct statement s = {.loc = {.offset = -1}};
     MPQC_TRY(parse_results(p, &s));
-    size_t start = p->l.pos;
+    size_t start = mpqc_lex_skip(&p->l);
     MPQC_TRY(parse_name(p, "operator", op_name, MPQC_OP_COUNT, &s.op));
     if (s.n_out != mpqc_ops[s.op].n_out)
         return mpqc_lex_fail(&p->l, start, "'%s' has %u results", mpqc_ops[s.op].text,
