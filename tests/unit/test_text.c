@@ -172,7 +172,7 @@ static const struct {
      "error: t:1:48: an attribute is given twice"},
     {"graph { input %0 : f32[2] %1, %2 = relu %0 }", "error: t:1:36: 'relu' has 1 results"},
     {"graph { input %0 : f32[2]\n %1 = relu %0 @\"n\" : f32[3] }",
-     "error: t:2:21: the type is written wrong: it is f32[2]"},
+     "error: t:2:22: the type is written wrong: it is f32[2]"},
 };
 
 static void errors_say_where(void **state)
