@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Ranges become scales and zero points.
+ *
+ * Values whose elements are copies of each other (through pools, reshapes, concat)
+ * share parameters: a union-find forest over values, with the union of the ranges
+ * at each root.  A result may also not be finer than its accumulator (the dyadic
+ * factor would reach 1), which bounds scales from below; because a larger scale is
+ * a larger accumulator scale for the readers, bounds are raised until they hold.
+ */
+#include "passes/histogram.h"
+#include "passes/quantise.h"
+
+#include <math.h>
+
+#define LEVELS 255.0
+/* Scales stay normal numbers, and so do their reciprocals and products. */
+#define SMALLEST_SCALE 1e-12
+#define FACTOR_MARGIN 1.001
+#define GRID 2049
+
+struct mpqc_params mpqc_params_from_range(double lo, double hi, double least)
+{
+    lo = fmin(lo, 0);
+    hi = fmax(hi, 0);
+    double scale = (hi - lo) / LEVELS;
+    if (hi == lo) scale = 1; /* always zero: any scale will do */
+    scale = fmax(fmax(scale, least), SMALLEST_SCALE);
+    struct mpqc_params p = {.scale = (float)scale};
+    double zero = floor(-lo / p.scale + 0.5);
+    p.zero = (int32_t)fmin(fmax(zero, 0), LEVELS);
+    return p;
+}
+
+static mpqc_vid root(struct mpqc_quantiser *q, mpqc_vid v)
+{
+    while (q->parent[v] != v) v = q->parent[v] = q->parent[q->parent[v]];
+    return v;
+}
+
+static void unite(struct mpqc_quantiser *q, mpqc_vid a, mpqc_vid b)
+{
+    a = root(q, a);
+    b = root(q, b);
+    if (a == b) return;
+    if (b < a) { mpqc_vid t = a; a = b; b = t; }
+    q->parent[b] = a;
+    q->lo[a] = fmin(q->lo[a], q->lo[b]);
+    q->hi[a] = fmax(q->hi[a], q->hi[b]);
+}
+
+struct mpqc_params mpqc_params_of(struct mpqc_quantiser *q, mpqc_vid v)
+{
+    v = root(q, v);
+    return mpqc_params_from_range(q->lo[v], q->hi[v], q->least[v]);
+}
+
+void mpqc_observed(const struct mpqc_quantiser *q, mpqc_vid v, enum mpqc_calibration method,
+                   double *lo, double *hi)
+{
+    const struct mpqc_histogram *h = &q->p->profile->hist[v];
+    mpqc_hist_range(h, method, q->p->options->percentile, (unsigned)LEVELS, lo, hi);
+}
+
+double mpqc_observed_peak(const struct mpqc_quantiser *q, mpqc_vid v)
+{
+    const struct mpqc_histogram *h = &q->p->profile->hist[v];
+    return fmax(fabs((double)h->min), fabs((double)h->max));
+}
+
+/* ---- who shares with whom ---------------------------------------------------------- */
+
+static double width(const struct mpqc_quantiser *q, mpqc_vid r)
+{
+    return q->hi[r] - q->lo[r];
+}
+
+/* Concat, min, max.  An input that nobody else reads is quantised as the result is;
+ * another one shares too, unless that cost it more than half of its levels: then it
+ * keeps its own scale and is rescaled for this result. */
+static void join(struct mpqc_quantiser *q, const struct mpqc_node *n)
+{
+    double lo = 0, hi = 0;
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        if (mpqc_is_const(q->g, n->in[i])) {
+            const struct mpqc_value *c = mpqc_value_at(q->g, n->in[i]);
+            const float *x = c->data;
+            for (int64_t k = 0; k < mpqc_type_count(&c->type); k++) {
+                lo = fmin(lo, (double)x[k]);
+                hi = fmax(hi, (double)x[k]);
+            }
+            continue;
+        }
+        mpqc_vid r = root(q, n->in[i]);
+        lo = fmin(lo, q->lo[r]);
+        hi = fmax(hi, q->hi[r]);
+    }
+    mpqc_vid out = n->out[0];
+    q->lo[out] = lo;
+    q->hi[out] = hi;
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        mpqc_vid v = n->in[i];
+        if (mpqc_is_const(q->g, v)) continue;
+        bool alone = root(q, v) == v && q->clusters.uses[v] == 1;
+        if (alone || 2 * width(q, root(q, v)) >= hi - lo) unite(q, v, out);
+    }
+}
+
+static void share(struct mpqc_quantiser *q)
+{
+    const struct mpqc_graph *g = q->g;
+    for (uint32_t i = 0; i < q->clusters.n; i++) {
+        const struct mpqc_cluster *c = &q->clusters.c[i];
+        const struct mpqc_node *n = mpqc_node_at(g, c->core);
+        mpqc_vid out = n->out[0];
+        if (c->rule == MPQC_RULE_JOIN) join(q, n);
+        if (c->rule == MPQC_RULE_SOFTMAX) q->hi[out] = LEVELS / 256;
+        if (c->rule != MPQC_RULE_SAME) continue;
+        unite(q, n->in[0], out);
+        if (n->op == MPQC_OP_PAD) {
+            mpqc_vid r = root(q, out);
+            double value = mpqc_attr_float_or(n, MPQC_ATTR_ALPHA, 0);
+            q->lo[r] = fmin(q->lo[r], value);
+            q->hi[r] = fmax(q->hi[r], value);
+        }
+    }
+}
+
+static mpqc_status observe_all(struct mpqc_quantiser *q)
+{
+    const struct mpqc_graph *g = q->g;
+    const struct mpqc_profile *profile = q->p->profile;
+    for (mpqc_vid v = 0; v < q->n_values; v++) {
+        q->parent[v] = v;
+        if (!q->clusters.needs_range[v]) continue;
+        if (v >= profile->n_values || profile->hist[v].count == 0)
+            return MPQC_FAIL(q->cx, DATA, ((struct mpqc_where){
+                .tensor = mpqc_value_at(g, v)->name, .offset = -1}),
+                "the profile has no values of tensor %u; calibrate again", v);
+        mpqc_observed(q, v, q->p->options->calibration, &q->lo[v], &q->hi[v]);
+    }
+    for (uint32_t i = 0; i < g->n_inputs; i++) { /* images fill their range: never clipped */
+        mpqc_vid v = g->inputs[i];
+        if (q->clusters.needs_range[v]) mpqc_observed(q, v, MPQC_CALIB_MINMAX, &q->lo[v], &q->hi[v]);
+    }
+    return MPQC_OK;
+}
+
+/* ---- the input of a table ------------------------------------------------------------- */
+
+/* Ends of [x[0], x[n-1]] where the function, as far as the result can show it, does
+ * not change: cut off, so that the 256 entries lie where it does. */
+static void cut_flat_ends(const float *x, const double *f, uint32_t n, double tolerance,
+                          double *lo, double *hi)
+{
+    uint32_t a = 0, b = n - 1;
+    while (a < n && fabs(f[a] - f[0]) <= tolerance) a++;
+    while (b > 0 && fabs(f[b] - f[n - 1]) <= tolerance) b--;
+    if (a >= n || a > b + 1) return; /* flat everywhere */
+    *lo = a > 0 ? x[a - 1] : x[0];
+    *hi = b < n - 1 ? x[b + 1] : x[n - 1];
+}
+
+/* Range of a table's input that suffices for the range of its result. */
+static mpqc_status table_range(struct mpqc_quantiser *q, const struct mpqc_cluster *c, double *lo,
+                               double *hi)
+{
+    struct mpqc_params out = mpqc_params_of(q, c->out);
+    double bottom = -(double)out.zero * out.scale, top = bottom + LEVELS * out.scale;
+    float x[GRID], y[GRID];
+    double f[GRID];
+    mpqc_observed(q, c->pre, MPQC_CALIB_MINMAX, lo, hi);
+    if (*lo == *hi) return MPQC_OK;
+    for (uint32_t i = 0; i < GRID; i++) y[i] = x[i] = (float)(*lo + (*hi - *lo) * i / (GRID - 1));
+    MPQC_TRY(mpqc_chain_eval(q->cx, q->g, c->chain + c->n_clamp, c->n_chain - c->n_clamp, y, GRID));
+    for (uint32_t i = 0; i < GRID; i++)
+        f[i] = isnan(y[i]) ? bottom : fmin(fmax((double)y[i], bottom), top);
+    cut_flat_ends(x, f, GRID, 0.25 * out.scale, lo, hi);
+    return MPQC_OK;
+}
+
+/* ---- scales that are not too fine -------------------------------------------------------- */
+
+double mpqc_accumulator_scale(struct mpqc_quantiser *q, uint32_t cluster)
+{
+    const struct mpqc_cluster *c = &q->clusters.c[cluster];
+    const struct mpqc_node *n = mpqc_node_at(q->g, c->core);
+    mpqc_vid x = mpqc_is_const(q->g, n->in[0]) ? n->in[1] : n->in[0];
+    double sx = mpqc_params_of(q, x).scale, most = 0;
+    if (c->rule == MPQC_RULE_LINEAR || c->rule == MPQC_RULE_CHANNEL) {
+        const struct mpqc_type *t = &mpqc_value_at(q->g, n->out[0])->type;
+        for (int64_t i = 0; i < t->dims[t->rank - 1]; i++)
+            most = fmax(most, q->weight_scale[cluster][i]);
+        return sx * most;
+    }
+    if (c->rule == MPQC_RULE_MUL) {
+        mpqc_vid other = mpqc_other_input(n, x);
+        double lo = 0, hi = 0;
+        if (!mpqc_is_const(q->g, other)) return sx * mpqc_params_of(q, other).scale;
+        const struct mpqc_value *k = mpqc_value_at(q->g, other);
+        for (int64_t i = 0; i < mpqc_type_count(&k->type); i++) {
+            lo = fmin(lo, (double)((const float *)k->data)[i]);
+            hi = fmax(hi, (double)((const float *)k->data)[i]);
+        }
+        return sx * mpqc_params_from_range(lo, hi, 0).scale;
+    }
+    return sx; /* means: a window may hold a single element */
+}
+
+/* Least scale of the 8-bit value behind cluster c. */
+static double least_scale(struct mpqc_quantiser *q, uint32_t cluster)
+{
+    const struct mpqc_cluster *c = &q->clusters.c[cluster];
+    double least = 0;
+    if (c->rule != MPQC_RULE_SUM) least = mpqc_accumulator_scale(q, cluster) * FACTOR_MARGIN;
+    mpqc_nid add = c->rule == MPQC_RULE_SUM ? c->core : c->add;
+    if (add == MPQC_NONE) return least;
+    const struct mpqc_node *n = mpqc_node_at(q->g, add);
+    for (uint32_t i = 0; i < 2; i++) { /* a rescale's multiplier has 7 bits above the point */
+        if (mpqc_is_const(q->g, n->in[i])) continue;
+        least = fmax(least, mpqc_params_of(q, n->in[i]).scale / 127.0);
+    }
+    return least;
+}
+
+static bool has_epilogue(const struct mpqc_cluster *c)
+{
+    return c->rule == MPQC_RULE_LINEAR || c->rule == MPQC_RULE_CHANNEL ||
+           c->rule == MPQC_RULE_MUL || c->rule == MPQC_RULE_MEAN || c->rule == MPQC_RULE_AVGPOOL ||
+           c->rule == MPQC_RULE_SUM;
+}
+
+/* One round; *changed when some scale grew. */
+static mpqc_status settle(struct mpqc_quantiser *q, bool *changed)
+{
+    *changed = false;
+    for (uint32_t i = 0; i < q->clusters.n; i++) {
+        const struct mpqc_cluster *c = &q->clusters.c[i];
+        if (!has_epilogue(c)) continue;
+        double least = least_scale(q, i);
+        if (mpqc_cluster_has_table(c)) {
+            double lo = 0, hi = 0;
+            MPQC_TRY(table_range(q, c, &lo, &hi));
+            q->pre[i] = mpqc_params_from_range(lo, hi, least);
+        } else if (!c->wide && mpqc_params_of(q, c->out).scale < least) {
+            mpqc_vid r = root(q, c->out);
+            q->least[r] = least;
+            *changed = true;
+        }
+    }
+    return MPQC_OK;
+}
+
+static mpqc_status weight_scales(struct mpqc_quantiser *q)
+{
+    for (uint32_t i = 0; i < q->clusters.n; i++) {
+        const struct mpqc_cluster *c = &q->clusters.c[i];
+        struct mpqc_weights w;
+        if (c->rule != MPQC_RULE_LINEAR && c->rule != MPQC_RULE_CHANNEL) continue;
+        MPQC_TRY(mpqc_weights_of(q, c, &w));
+        q->weight_scale[i] = mpqc_weights_scales(q, &w);
+        if (!q->weight_scale[i]) return MPQC_OOM(q->cx);
+    }
+    return MPQC_OK;
+}
+
+mpqc_status mpqc_quantise_params(struct mpqc_quantiser *q)
+{
+    struct mpqc_arena *a = &q->p->scratch;
+    q->parent = MPQC_NEW_ARRAY(a, mpqc_vid, q->n_values);
+    q->lo = MPQC_NEW_ARRAY(a, double, q->n_values);
+    q->hi = MPQC_NEW_ARRAY(a, double, q->n_values);
+    q->least = MPQC_NEW_ARRAY(a, double, q->n_values);
+    q->pre = MPQC_NEW_ARRAY(a, struct mpqc_params, q->clusters.n);
+    q->weight_scale = MPQC_NEW_ARRAY(a, double *, q->clusters.n);
+    if (a->failed) return MPQC_OOM(q->cx);
+    MPQC_TRY(observe_all(q));
+    share(q);
+    MPQC_TRY(weight_scales(q));
+    /* Bounds only grow along the graph; a cycle would need shared groups whose
+     * factors exceed 1 both ways, and is cut off here. */
+    bool changed = true;
+    for (int round = 0; changed && round < 32; round++) MPQC_TRY(settle(q, &changed));
+    return MPQC_OK;
+}

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Weights to integers: symmetric, one scale per output channel, in [-127, 127];
+ * bias in int32 at scale_x * scale_w.
+ *
+ * The proof that no accumulator overflows.  Templates may add products in any order,
+ * and may feed x or x - 128 instead of x - zero, with the difference in the bias.
+ * Every partial sum of every such order lies within
+ *     |bias| + 255 sum |w| + 255 |sum w|   (128 |sum w| for the offset form)
+ * and this bound is kept below 2^30 for each channel; the rounding constant that
+ * requant adds is at most 2^30, so everything stays within int32.  A channel that
+ * exceeds the bound (a pruned one: tiny weights, so that its bias has an enormous
+ * integer) gets a larger weight scale.
+ */
+#include "passes/quantise.h"
+
+#include <math.h>
+
+#define WEIGHT_MAX 127.0
+#define BOUND 1073741824.0 /* 2^30 */
+#define SMALLEST_SCALE 1e-20
+
+static struct mpqc_where here(const struct mpqc_quantiser *q)
+{
+    return (struct mpqc_where){.node = q->loc.node, .op = q->loc.op, .offset = q->loc.offset};
+}
+
+/* ---- per channel factors as a 1x1 depthwise convolution ------------------------------ */
+
+static mpqc_status batchnorm_factors(const struct mpqc_graph *g, const struct mpqc_node *n,
+                                     int64_t channels, float *w, float *b)
+{
+    const float *p[5] = {NULL};
+    for (uint32_t i = 1; i < 5; i++) p[i] = mpqc_value_at(g, n->in[i])->data;
+    double eps = mpqc_attr_float_or(n, MPQC_ATTR_EPSILON, 1e-5f);
+    for (int64_t i = 0; i < channels; i++) {
+        double a = (double)p[1][i] / sqrt((double)p[4][i] + eps);
+        w[i] = (float)a;
+        b[i] = (float)((double)p[2][i] - (double)p[3][i] * a);
+    }
+    return MPQC_OK;
+}
+
+static mpqc_status binary_factors(const struct mpqc_graph *g, const struct mpqc_node *n,
+                                  int64_t channels, float *w, float *b)
+{
+    bool first = mpqc_is_const(g, n->in[0]);
+    const float *c = mpqc_value_at(g, n->in[first ? 0 : 1])->data;
+    for (int64_t i = 0; i < channels; i++) {
+        bool sub = n->op == MPQC_OP_SUB;
+        w[i] = n->op == MPQC_OP_MUL ? c[i] : n->op == MPQC_OP_DIV ? 1.0f / c[i]
+                                           : sub && first        ? -1.0f
+                                                                 : 1.0f;
+        b[i] = n->op == MPQC_OP_ADD || (sub && first) ? c[i] : sub ? -c[i] : 0.0f;
+    }
+    return MPQC_OK;
+}
+
+static mpqc_status check_finite(struct mpqc_quantiser *q, const struct mpqc_weights *w)
+{
+    for (int64_t i = 0; i < w->rows * w->channels; i++)
+        if (!isfinite(w->w[i]))
+            return MPQC_FAIL(q->cx, DATA, here(q), "weight %lld is not a finite number",
+                             (long long)i);
+    for (int64_t i = 0; w->bias && i < w->channels; i++)
+        if (!isfinite(w->bias[i]))
+            return MPQC_FAIL(q->cx, DATA, here(q), "bias %lld is not a finite number",
+                             (long long)i);
+    return MPQC_OK;
+}
+
+mpqc_status mpqc_weights_of(struct mpqc_quantiser *q, const struct mpqc_cluster *c,
+                            struct mpqc_weights *out)
+{
+    const struct mpqc_graph *g = q->g;
+    const struct mpqc_node *n = mpqc_node_at(g, c->core);
+    q->loc = n->loc;
+    if (c->rule == MPQC_RULE_LINEAR) {
+        const struct mpqc_value *w = mpqc_value_at(g, n->in[1]);
+        out->type = w->type;
+        out->channels = w->type.dims[w->type.rank - 1];
+        out->rows = out->channels ? mpqc_type_count(&w->type) / out->channels : 0;
+        out->w = w->data;
+        bool bias = n->n_in > 2 && n->in[2] != MPQC_NONE;
+        out->bias = bias ? mpqc_value_at(g, n->in[2])->data : NULL;
+        return check_finite(q, out);
+    }
+    const struct mpqc_type *t = &mpqc_value_at(g, n->out[0])->type;
+    int64_t dims[4] = {1, 1, 1, t->dims[t->rank - 1]};
+    float *w = MPQC_NEW_ARRAY(&q->p->scratch, float, (size_t)dims[3]);
+    float *b = MPQC_NEW_ARRAY(&q->p->scratch, float, (size_t)dims[3]);
+    if (!w || !b) return MPQC_OOM(q->cx);
+    *out = (struct mpqc_weights){.rows = 1, .channels = dims[3], .w = w, .bias = b};
+    out->type = mpqc_type_make(MPQC_DT_F32, 4, dims);
+    MPQC_TRY((n->op == MPQC_OP_BATCHNORM ? batchnorm_factors : binary_factors)(g, n, dims[3], w, b));
+    return check_finite(q, out);
+}
+
+double *mpqc_weights_scales(struct mpqc_quantiser *q, const struct mpqc_weights *w)
+{
+    double *scale = MPQC_NEW_ARRAY(&q->p->scratch, double, (size_t)w->channels);
+    if (!scale) return NULL;
+    for (int64_t r = 0; r < w->rows; r++) {
+        const float *row = w->w + r * w->channels;
+        for (int64_t c = 0; c < w->channels; c++) scale[c] = fmax(scale[c], fabs((double)row[c]));
+    }
+    for (int64_t c = 0; c < w->channels; c++) {
+        scale[c] = scale[c] > 0 ? (float)fmax(scale[c] / WEIGHT_MAX, SMALLEST_SCALE) : 0;
+    }
+    return scale;
+}
+
+/* ---- quantisation ----------------------------------------------------------------------- */
+
+struct channel_job {
+    const struct mpqc_weights *w;
+    double sx;       /* scale of the input */
+    int8_t *q;       /* [rows][channels] */
+    int32_t *bias;
+    float *scale;    /* of the weights */
+};
+
+static double quantise_channel(const struct channel_job *j, int64_t c)
+{
+    double sum = 0, magnitude = 0, s = (double)j->scale[c];
+    for (int64_t r = 0; r < j->w->rows; r++) {
+        double v = rint((double)j->w->w[r * j->w->channels + c] / s);
+        v = fmin(fmax(v, -WEIGHT_MAX), WEIGHT_MAX);
+        j->q[r * j->w->channels + c] = (int8_t)v;
+        sum += v;
+        magnitude += fabs(v);
+    }
+    double bias = j->w->bias ? rint((double)j->w->bias[c] / (j->sx * s)) : 0;
+    j->bias[c] = fabs(bias) < BOUND ? (int32_t)bias : 0;
+    return fabs(bias) + 255.0 * magnitude + 255.0 * fabs(sum);
+}
+
+/* Quantises one channel, with a larger scale if the bound asks for it. */
+static mpqc_status settle_channel(struct mpqc_quantiser *q, const struct channel_job *j, int64_t c,
+                                  double unit)
+{
+    float wanted = j->scale[c];
+    if (wanted == 0) j->scale[c] = (float)fmax(unit / (j->sx * 256.0), SMALLEST_SCALE);
+    double bound = quantise_channel(j, c);
+    for (int tries = 0; bound >= BOUND && tries < 64; tries++) {
+        j->scale[c] = (float)((double)j->scale[c] * fmax(1.25, fmin(bound / BOUND, 1e6)));
+        bound = quantise_channel(j, c);
+    }
+    if (bound >= BOUND || (double)j->scale[c] * j->sx >= unit)
+        return MPQC_FAIL(q->cx, INFEASIBLE, here(q),
+                         "output channel %lld cannot be computed in 32-bit integers: its bias is "
+                         "too large for its weights and its calibrated range", (long long)c);
+    if (wanted != 0 && j->scale[c] != wanted && q->cx->verbose > 0)
+        mpqc_warn(q->cx, here(q), "output channel %lld has weights far smaller than its bias; "
+                  "their scale is raised from %g to %g", (long long)c, (double)wanted,
+                  (double)j->scale[c]);
+    return MPQC_OK;
+}
+
+/* Input as [1,1,M,C] where the convolution needs rank 4. */
+static mpqc_status linear_input(struct mpqc_quantiser *q, const struct mpqc_cluster *c,
+                                mpqc_vid *x)
+{
+    const struct mpqc_node *n = mpqc_node_at(q->g, c->core);
+    mpqc_vid old = mpqc_is_const(q->g, n->in[0]) ? n->in[1] : n->in[0];
+    MPQC_TRY(mpqc_as_int(q, old, NULL, x));
+    const struct mpqc_type t = mpqc_value_at(q->g, *x)->type;
+    if (c->rule == MPQC_RULE_LINEAR || t.rank == 4) return MPQC_OK;
+    int64_t channels = t.dims[t.rank - 1];
+    int64_t dims[4] = {1, 1, channels ? mpqc_type_count(&t) / channels : 0, channels};
+    struct mpqc_attrs attrs = {0};
+    mpqc_attrs_ints(&attrs, MPQC_ATTR_SHAPE, 4, dims);
+    return mpqc_emit(q, MPQC_OP_RESHAPE, x, 1, &attrs, x);
+}
+
+static mpqc_status make_constants(struct mpqc_quantiser *q, const struct channel_job *j,
+                                  mpqc_vid *w, mpqc_vid *bias)
+{
+    uint32_t n = (uint32_t)j->w->channels;
+    int32_t *zero = MPQC_NEW_ARRAY(&q->p->scratch, int32_t, n);
+    if (!zero) return MPQC_OOM(q->cx);
+    struct mpqc_type t = j->w->type;
+    t.dtype = MPQC_DT_I8;
+    t.quant = mpqc_quant_channel(q->g, (int32_t)t.rank - 1, n, j->scale, zero);
+    *w = mpqc_graph_const(q->g, NULL, t, j->q, false);
+    const int64_t dims[1] = {n};
+    *bias = mpqc_graph_const(q->g, NULL, mpqc_type_make(MPQC_DT_I32, 1, dims), j->bias, false);
+    return *w == MPQC_NONE || *bias == MPQC_NONE || !t.quant ? MPQC_OOM(q->cx) : MPQC_OK;
+}
+
+static void linear_attrs(const struct mpqc_node *n, enum mpqc_rule rule, int64_t channels,
+                         struct mpqc_attrs *attrs)
+{
+    attrs->n = 0;
+    if (rule == MPQC_RULE_LINEAR) {
+        MPQC_ASSERT(n->n_attr <= MPQC_MAX_ATTRS);
+        for (uint32_t i = 0; i < n->n_attr; i++) attrs->a[attrs->n++] = n->attr[i];
+        return;
+    }
+    static const int64_t ones[2] = {1, 1}, none[4] = {0, 0, 0, 0};
+    mpqc_attrs_ints(attrs, MPQC_ATTR_STRIDES, 2, ones);
+    mpqc_attrs_ints(attrs, MPQC_ATTR_DILATIONS, 2, ones);
+    mpqc_attrs_ints(attrs, MPQC_ATTR_PADS, 4, none);
+    mpqc_attrs_int(attrs, MPQC_ATTR_GROUP, channels);
+}
+
+mpqc_status mpqc_emit_linear(struct mpqc_quantiser *q, const struct mpqc_cluster *c, double unit,
+                             mpqc_vid *acc, double **scale, int64_t *n_scale)
+{
+    struct mpqc_weights w;
+    struct mpqc_arena *a = &q->p->scratch;
+    uint32_t index = (uint32_t)(c - q->clusters.c);
+    mpqc_vid in[3] = {MPQC_NONE, MPQC_NONE, MPQC_NONE};
+    MPQC_TRY(mpqc_weights_of(q, c, &w));
+    MPQC_TRY(linear_input(q, c, &in[0]));
+    size_t n = (size_t)w.channels;
+    struct channel_job j = {.w = &w, .sx = (double)mpqc_params_of_new(q, in[0]).scale};
+    j.q = MPQC_NEW_ARRAY(a, int8_t, (size_t)(w.rows * w.channels));
+    j.bias = MPQC_NEW_ARRAY(a, int32_t, n);
+    j.scale = MPQC_NEW_ARRAY(a, float, n);
+    *scale = MPQC_NEW_ARRAY(a, double, n);
+    if (a->failed) return MPQC_OOM(q->cx);
+    for (size_t i = 0; i < n; i++) j.scale[i] = (float)q->weight_scale[index][i];
+    for (size_t i = 0; i < n; i++) {
+        MPQC_TRY(settle_channel(q, &j, (int64_t)i, unit));
+        (*scale)[i] = j.sx * (double)j.scale[i];
+    }
+    *n_scale = w.channels;
+    MPQC_TRY(make_constants(q, &j, &in[1], &in[2]));
+    const struct mpqc_node node = *mpqc_node_at(q->g, c->core);
+    struct mpqc_attrs attrs;
+    linear_attrs(&node, c->rule, w.channels, &attrs);
+    enum mpqc_op op = c->rule == MPQC_RULE_LINEAR ? node.op : MPQC_OP_CONV;
+    return mpqc_emit(q, op, in, w.bias ? 3 : 2, &attrs, acc);
+}
