@@ -197,6 +197,21 @@ static int join_finish(struct join *j, struct mpqc_data *d, struct mpqc_data_err
     return 0;
 }
 
+/* Several tensors without names would be taken for one: the file's name tells them apart. */
+static int append_one(struct join *j, const struct mpqc_array *a, const char *file, int single,
+                      struct mpqc_data_error *err)
+{
+    char stem[256];
+    struct mpqc_array named = *a;
+    if (!a->name && !single) {
+        snprintf(stem, sizeof stem, "%s", file);
+        char *dot = strrchr(stem, '.');
+        if (dot) *dot = '\0';
+        named.name = stem;
+    }
+    return join_append(j, &named, file, single, err);
+}
+
 /* Loads one file and appends all of its arrays. */
 static int join_file(struct join *j, const char *folder, const char *name, int single,
                      struct mpqc_data_error *err)
@@ -207,7 +222,7 @@ static int join_file(struct join *j, const char *folder, const char *name, int s
     if (!one) return mpqc_data_oom(err);
     int rc = mpqc_data_load_file(one, path, 0, NULL, err);
     for (uint32_t i = 0; rc == 0 && i < one->n_arrays; i++)
-        rc = join_append(j, &one->arrays[i], name, single && one->n_arrays == 1, err);
+        rc = append_one(j, &one->arrays[i], name, single && one->n_arrays == 1, err);
     mpqc_data_close(one);
     return rc;
 }

@@ -4,6 +4,7 @@
 #include "driver/data_internal.h"
 
 #ifdef MPQC_HAVE_ZLIB
+#define ZLIB_CONST
 #include <string.h>
 #include <zlib.h>
 
@@ -15,7 +16,7 @@ static int inflate_all(z_stream *z, const uint8_t *in, size_t size, uint8_t *out
     while (room > 0) {
         uInt give = (uInt)(size < PIECE ? size : PIECE);
         uInt want = (uInt)(room < PIECE ? room : PIECE);
-        z->next_in = (z_const Bytef *)in;
+        z->next_in = in;
         z->avail_in = give;
         z->next_out = out;
         z->avail_out = want;
