@@ -86,16 +86,9 @@ static bool mergeable(const struct mpqc_nest *n, uint32_t d)
     return true;
 }
 
-void mpqc_nest_finish(struct mpqc_emit_cx *e, struct mpqc_nest *n, mpqc_vid out)
+/* Leaves the first `keep` dimensions alone. */
+static void merge(struct mpqc_nest *n, uint32_t keep)
 {
-    const struct mpqc_place *place = &e->plan->place[out];
-    uint32_t keep = 0;
-    if (mpqc_place_has_halo(place)) {
-        MPQC_ASSERT(n->rank >= 4);
-        n->halo = place;
-        n->halo_type = &mpqc_value_at(e->graph, out)->type;
-        keep = 2;
-    }
     for (uint32_t d = n->rank; d-- > keep;)
         if (n->dims[d] == 1 && n->rank > keep + 1) remove_dim(n, d);
     for (uint32_t d = n->rank; d-- > keep;) {
@@ -108,6 +101,24 @@ void mpqc_nest_finish(struct mpqc_emit_cx *e, struct mpqc_nest *n, mpqc_vid out)
         n->dims[0] = 1;
     }
     if (n->rank == 1) n->chunk = CHUNK;
+}
+
+void mpqc_nest_finish(struct mpqc_emit_cx *e, struct mpqc_nest *n, mpqc_vid out)
+{
+    const struct mpqc_place *place = &e->plan->place[out];
+    uint32_t keep = 0;
+    if (mpqc_place_has_halo(place)) { /* rows are counted, so N and H stay apart */
+        MPQC_ASSERT(n->rank >= 4);
+        n->halo = place;
+        n->halo_type = &mpqc_value_at(e->graph, out)->type;
+        keep = 2;
+    }
+    merge(n, keep);
+}
+
+void mpqc_nest_finish_part(struct mpqc_nest *n)
+{
+    merge(n, 0);
 }
 
 int64_t mpqc_nest_run(const struct mpqc_nest *n)
@@ -123,6 +134,7 @@ int64_t mpqc_nest_step(const struct mpqc_nest *n, uint32_t operand)
 int64_t mpqc_nest_range(const struct mpqc_nest *n)
 {
     if (n->chunk) return (n->dims[0] + n->chunk - 1) / n->chunk;
+    if (n->plane && n->rank == 2) return 1;
     return n->halo ? n->dims[0] * n->dims[1] : n->dims[0];
 }
 
@@ -155,6 +167,7 @@ struct walk {
     const struct mpqc_nest *nest;
     unsigned lanes;
     mpqc_run_fn fn;
+    mpqc_plane_fn plane;
     void *user;
 };
 
@@ -230,6 +243,10 @@ static void emit_dims(struct mpqc_emit_cx *e, const struct walk *w, uint32_t d,
                       LLVMValueRef const *p)
 {
     const struct mpqc_nest *n = w->nest;
+    if (n->plane && d + 2 >= n->rank) {
+        w->plane(e, w->user, p);
+        return;
+    }
     if (d + 1 >= n->rank) {
         emit_run(e, w, p);
         return;
@@ -242,17 +259,18 @@ static void emit_dims(struct mpqc_emit_cx *e, const struct walk *w, uint32_t d,
     mpqc_b_loop_end(e, &l);
 }
 
-void mpqc_nest_emit(struct mpqc_emit_cx *e, const struct mpqc_nest *n, unsigned lanes,
-                    mpqc_run_fn fn, void *user)
+void mpqc_nest_loops(struct mpqc_emit_cx *e, const struct mpqc_nest *n, LLVMValueRef const *p,
+                     LLVMValueRef begin, LLVMValueRef end, unsigned lanes, mpqc_run_fn fn,
+                     mpqc_plane_fn plane, void *user)
 {
-    struct walk w = {.nest = n, .lanes = lanes, .fn = fn, .user = user};
-    LLVMValueRef p[MPQC_NEST_OPERANDS], q[MPQC_NEST_OPERANDS];
-    unsigned params = LLVMCountParams(e->function);
-    LLVMValueRef begin = LLVMGetParam(e->function, params - 2);
-    LLVMValueRef end = LLVMGetParam(e->function, params - 1);
-    for (uint32_t k = 0; k < n->n; k++) p[k] = LLVMGetParam(e->function, k);
+    struct walk w = {.nest = n, .lanes = lanes, .fn = fn, .plane = plane, .user = user};
+    LLVMValueRef q[MPQC_NEST_OPERANDS];
     if (n->chunk) {
         emit_chunks(e, &w, p, begin, end);
+        return;
+    }
+    if (n->plane && n->rank == 2) {
+        plane(e, user, p);
         return;
     }
     struct mpqc_loop l;
@@ -272,4 +290,14 @@ void mpqc_nest_emit(struct mpqc_emit_cx *e, const struct mpqc_nest *n, unsigned 
         mpqc_emit_halo(e, n->halo, n->halo_type, p[0], l.iv);
     }
     mpqc_b_loop_end(e, &l);
+}
+
+void mpqc_nest_emit(struct mpqc_emit_cx *e, const struct mpqc_nest *n, unsigned lanes,
+                    mpqc_run_fn fn, void *user)
+{
+    LLVMValueRef p[MPQC_NEST_OPERANDS];
+    unsigned params = LLVMCountParams(e->function);
+    for (uint32_t k = 0; k < n->n; k++) p[k] = LLVMGetParam(e->function, k);
+    mpqc_nest_loops(e, n, p, LLVMGetParam(e->function, params - 2),
+                    LLVMGetParam(e->function, params - 1), lanes, fn, NULL, user);
 }

@@ -3,7 +3,8 @@
  * Loop nests over tensors in places: what element-wise and movement kernels share.
  * A nest is a shape and, for each operand, a byte stride per dimension (0:
  * broadcast).  Dimensions are merged where all operands allow it; the innermost one
- * is the run, which the kernel's own function handles in vectors.
+ * is the run, which the kernel's own function handles in vectors.  A kernel may take
+ * the innermost two instead, as a plane.
  */
 #ifndef MPQC_CODEGEN_NEST_H
 #define MPQC_CODEGEN_NEST_H
@@ -17,6 +18,7 @@ struct mpqc_nest {
     int64_t dims[MPQC_NEST_RANK];
     int64_t stride[MPQC_NEST_OPERANDS][MPQC_NEST_RANK];
     int64_t chunk; /* rank 1: elements in one unit of the range; else 0 */
+    bool plane;    /* the innermost two dimensions are the kernel's; rank >= 2 */
     /* Operand 0 has a halo: dims[0] and dims[1] are its N and H, the range is N * H
      * rows, and the nest fills the halo. */
     const struct mpqc_place *halo;
@@ -30,6 +32,8 @@ void mpqc_nest_strided(struct mpqc_nest *, const int64_t *stride, unsigned bytes
 void mpqc_nest_value(struct mpqc_emit_cx *, struct mpqc_nest *, mpqc_vid v);
 /* Merges dimensions; call after the last operand.  Operand 0 is the output `out`. */
 void mpqc_nest_finish(struct mpqc_emit_cx *, struct mpqc_nest *, mpqc_vid out);
+/* The same for a nest over a part of the output: the caller fills the halo. */
+void mpqc_nest_finish_part(struct mpqc_nest *);
 int64_t mpqc_nest_run(const struct mpqc_nest *);    /* extent of the innermost dimension */
 int64_t mpqc_nest_step(const struct mpqc_nest *, uint32_t operand); /* its byte stride */
 int64_t mpqc_nest_range(const struct mpqc_nest *);
@@ -40,8 +44,16 @@ void mpqc_nest_key(const struct mpqc_nest *, struct mpqc_buf *key);
  * valid <= lanes.  p: one pointer per operand, at the start of the run. */
 typedef void (*mpqc_run_fn)(struct mpqc_emit_cx *, void *user, LLVMValueRef const *p,
                             LLVMValueRef index, unsigned lanes, unsigned valid);
-/* Emits all loops of the body under construction, whose first parameters are the
- * operands: the run in steps of `lanes` (a power of two, at most 256), then its tail. */
+/* Handles the plane that starts at p. */
+typedef void (*mpqc_plane_fn)(struct mpqc_emit_cx *, void *user, LLVMValueRef const *p);
+
+/* Emits all loops over units [begin, end) of the range; p: one pointer per operand, to
+ * its first element.  Runs are handled in steps of `lanes` (a power of two, at most
+ * 256), then the tail; planes by `plane`. */
+void mpqc_nest_loops(struct mpqc_emit_cx *, const struct mpqc_nest *, LLVMValueRef const *p,
+                     LLVMValueRef begin, LLVMValueRef end, unsigned lanes, mpqc_run_fn fn,
+                     mpqc_plane_fn plane, void *user);
+/* The same for a body whose first parameters are the operands, over its range. */
 void mpqc_nest_emit(struct mpqc_emit_cx *, const struct mpqc_nest *, unsigned lanes,
                     mpqc_run_fn fn, void *user);
 
