@@ -1,0 +1,148 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Wrong input: every case must end with exit status 1, one clear sentence on
+# stderr that names what is wrong, and no output file, whole or half.
+#
+#     sh tests/cli/errors.sh BIN SOURCE WORK
+set -u
+
+bin=$1
+source=$2
+work=$3
+nets=$source/tutorials/networks
+data=/usr/share/datasets/fashion-mnist
+images=$data/train-images-idx3-ubyte.gz
+passed=0
+failed=0
+
+rm -rf "$work"
+mkdir -p "$work/out"
+out=$work/out/model.so
+
+# Says whether a case went as it should.
+verdict() { # NAME PROBLEM
+    if [ -z "$2" ]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "FAILED: $1: $2"
+        sed 's/^/    /' "$work/stderr"
+    fi
+}
+
+# refuses NAME PATTERN COMMAND...: the command fails with PATTERN on stderr.
+refuses() {
+    name=$1
+    pattern=$2
+    shift 2
+    rm -rf "$work/out" && mkdir "$work/out"
+    "$@" >"$work/stdout" 2>"$work/stderr"
+    status=$?
+    problem=
+    [ $status -eq 1 ] || problem="exit status $status"
+    grep -Eq "$pattern" "$work/stderr" || problem="$problem; no '$pattern' on stderr"
+    grep -q 'error: ' "$work/stderr" || problem="$problem; no error line"
+    [ -z "$(ls -A "$work/out")" ] || problem="$problem; left behind: $(ls -A "$work/out")"
+    verdict "$name" "$problem"
+}
+
+accepts() {
+    name=$1
+    shift
+    "$@" >"$work/stdout" 2>"$work/stderr"
+    status=$?
+    problem=
+    [ $status -eq 0 ] || problem="exit status $status"
+    verdict "$name" "$problem"
+}
+
+# npy FILE DTYPE SHAPE: a header; the data comes from stdin.
+npy() {
+    header="{'descr': '$2', 'fortran_order': False, 'shape': ($3), }"
+    {
+        printf '\223NUMPY\001\000\166\000%-117s\n' "$header"
+        cat
+    } >"$1"
+}
+
+zeros() { head -c "$1" /dev/zero; }
+
+mpqc=$bin/mpqc
+run=$bin/mpqc-run
+net=$nets/fashion_autoencoder.onnx
+calib="-calib=$images -calib-count=4"
+
+zeros 6272 | npy "$work/good.npy" '<f4' '2, 784'
+zeros 800 | npy "$work/shape.npy" '<f4' '2, 100'
+zeros 0 | npy "$work/empty.npy" '<f4' '0, 784'
+zeros 3000 | npy "$work/short.npy" '<f4' '2, 784'
+zeros 12544 | npy "$work/complex.npy" '<c8' '2, 784'
+{ printf '\000\000\300\177'; zeros 6268; } | npy "$work/nan.npy" '<f4' '2, 784'
+{ zeros 3136; printf '\000\000\200\377'; zeros 3132; } | npy "$work/inf.npy" '<f4' '2, 784'
+head -c 10000 "$net" >"$work/truncated.onnx"
+: >"$work/empty.onnx"
+head -c 4000 /dev/urandom >"$work/random.onnx"
+echo 'this is a text file' >"$work/text.onnx"
+mkdir -p "$work/emptydir"
+
+# shellcheck disable=SC2086 # $calib is two words on purpose
+{
+    refuses 'no arguments' 'no network given' "$mpqc"
+    refuses 'unknown flag, near' "did you mean '-calib'" "$mpqc" "$net" -calb=x -o "$out"
+    refuses 'unknown flag, far' "unknown flag '-qqqqqqqqqqq'" "$mpqc" "$net" -qqqqqqqqqqq -o "$out"
+    refuses 'flag without its value' "needs a value" "$mpqc" "$net" -o
+    refuses 'two networks' 'one network at a time' "$mpqc" "$net" "$net" -o "$out"
+    refuses 'no output' 'no output given' "$mpqc" "$net" $calib
+    refuses 'no calibration' 'no calibration data' "$mpqc" "$net" -o "$out"
+    refuses 'missing network' 'nothere.onnx.*No such file' "$mpqc" nothere.onnx $calib -o "$out"
+    refuses 'network is a folder' 'emptydir' "$mpqc" "$work/emptydir" $calib -o "$out"
+    refuses 'empty network' 'empty.onnx' "$mpqc" "$work/empty.onnx" $calib -o "$out"
+    refuses 'truncated network' 'truncated.onnx.*(byte|offset) ' "$mpqc" "$work/truncated.onnx" $calib -o "$out"
+    refuses 'random bytes' 'random.onnx' "$mpqc" "$work/random.onnx" $calib -o "$out"
+    refuses 'text' 'text.onnx' "$mpqc" "$work/text.onnx" $calib -o "$out"
+    refuses 'missing data' 'nothere.npy' "$mpqc" "$net" -calib=nothere.npy -o "$out"
+    refuses 'wrong shape' 'shape.npy.*784' "$mpqc" "$net" -calib="$work/shape.npy" -o "$out"
+    refuses 'wrong type' 'complex.npy' "$mpqc" "$net" -calib="$work/complex.npy" -o "$out"
+    refuses 'no samples' 'empty.npy' "$mpqc" "$net" -calib="$work/empty.npy" -o "$out"
+    refuses 'truncated data' 'short.npy' "$mpqc" "$net" -calib="$work/short.npy" -o "$out"
+    refuses 'NaN in data' '(nan.npy.*sample 0|sample 0.*nan.npy)' "$mpqc" "$net" -calib="$work/nan.npy" -o "$out"
+    refuses 'Inf in data' '(inf.npy.*sample 1|sample 1.*inf.npy)' "$mpqc" "$net" -calib="$work/inf.npy" -o "$out"
+    refuses 'empty folder' 'emptydir' "$mpqc" "$net" -calib="$work/emptydir" -o "$out"
+    refuses 'unknown input' "input 'nosuch'" "$mpqc" "$net" -calib=nosuch:"$images" -o "$out"
+    refuses 'unknown target' "pdp11" "$mpqc" "$net" $calib -target=pdp11 -o "$out"
+    refuses 'unknown cpu' "z80" "$mpqc" "$net" $calib -mcpu=z80 -o "$out"
+    refuses 'unknown kind' '-emit=exe is not known' "$mpqc" "$net" $calib -emit=exe -o "$out"
+    refuses 'unknown method' '-calibration=best is not known' "$mpqc" "$net" $calib -calibration=best -o "$out"
+    refuses 'bad number' "-calib-count wants a whole number" "$mpqc" "$net" -calib="$images" -calib-count=many -o "$out"
+    refuses 'bad mean' 'mean' "$mpqc" "$net" $calib -mean=1,x -o "$out"
+    refuses 'zero deviation' 'std' "$mpqc" "$net" $calib -std=0 -o "$out"
+    refuses 'unknown layout' 'layout' "$mpqc" "$net" $calib -layout=chwn -o "$out"
+    refuses 'bad shape' '-shape wants' "$mpqc" "$net" $calib -shape=x -o "$out"
+    refuses 'shape of an unknown input' "nosuch" "$mpqc" "$net" $calib -shape=nosuch:1x784 -o "$out"
+    refuses 'unknown symbol' "nosuch" "$mpqc" "$net" $calib -define-symbol=nosuch,3 -o "$out"
+    refuses 'unknown pass' "did you mean 'simplify'" "$mpqc" "$net" $calib -dump-after=simplfy -o "$out"
+    refuses 'bad tag' '-tag wants' "$mpqc" "$net" $calib -tag=a-b -o "$out"
+    refuses 'unwritable output' 'nodir/model.so' "$mpqc" "$net" $calib -o "$work/nodir/model.so"
+    refuses 'output is a folder' 'emptydir' "$mpqc" "$net" $calib -o "$work/emptydir"
+    refuses 'missing profile' 'nothere.profile' "$mpqc" "$net" -load-profile=nothere.profile -o "$out"
+    refuses 'damaged profile' 'text.onnx' "$mpqc" "$net" -load-profile="$work/text.onnx" -o "$out"
+    if [ -w /dev/full ]; then
+        "$mpqc" -list-ops >/dev/full 2>"$work/stderr"
+        [ $? -eq 1 ] && verdict 'full standard output' '' || verdict 'full standard output' 'exit status is not 1'
+    fi
+    accepts 'a whole compilation' "$mpqc" "$net" -calib="$work/good.npy" -o "$work/ae.so"
+    accepts 'profile written' "$mpqc" "$net" $calib -dump-profile="$work/ae.profile" -o "$work/ae.so"
+    refuses 'profile of another network' 'ae.profile' "$mpqc" "$nets/fashion_resnet.onnx" \
+        -load-profile="$work/ae.profile" -o "$out"
+
+    refuses 'run: no library' 'nothere.so' "$run" nothere.so
+    refuses 'run: not a library' 'good.npy' "$run" "$work/good.npy"
+    refuses 'run: unknown flag' "did you mean '-labels'" "$run" "$work/ae.so" -label=x
+    refuses 'run: wrong shape' '784' "$run" "$work/ae.so" -in="$work/shape.npy"
+    refuses 'run: labels of another length' 'label' "$run" "$work/ae.so" -in="$work/good.npy" \
+        -labels="$data/t10k-labels-idx1-ubyte.gz"
+    refuses 'run: unwritable output' 'nodir' "$run" "$work/ae.so" -in="$work/good.npy" -out="$work/nodir/y.npy"
+}
+
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]
