@@ -10,11 +10,6 @@
 
 #include <time.h>
 
-#define PASS(name, stage, doc)                                                                    \
-    mpqc_status mpqc_pass_##name(struct mpqc_pass_cx *, struct mpqc_graph *);
-#include "passes/passes.def"
-#undef PASS
-
 const struct mpqc_pass_info mpqc_passes[] = {
 #define PASS(name, stage, doc) {#name, mpqc_pass_##name, MPQC_STAGE_##stage, doc},
 #include "passes/passes.def"

@@ -77,6 +77,11 @@ void mpqc_pass_cx_release(struct mpqc_pass_cx *p);
 
 typedef mpqc_status (*mpqc_pass_fn)(struct mpqc_pass_cx *, struct mpqc_graph *);
 
+#define PASS(name, stage, doc)                                                                    \
+    mpqc_status mpqc_pass_##name(struct mpqc_pass_cx *, struct mpqc_graph *);
+#include "passes/passes.def"
+#undef PASS
+
 /* Which graphs the verifier accepts (ir/verify.h). */
 enum mpqc_stage { MPQC_STAGE_FLOAT, MPQC_STAGE_MIXED, MPQC_STAGE_INTEGER };
 
