@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+#include "mpqc_pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define MAX_THREADS 1024
+/* Rounds of waiting before a worker sleeps: some ten microseconds, the time between
+ * two layers. With more threads than cores spinning only takes time from others. */
+#define SPINS 4000
+/* Rounds before the caller, whose own part is done, lets others run. */
+#define CALLER_SPINS 2000
+
+struct worker {
+    struct mpqc_pool *pool;
+    uint32_t index; /* 1 .. threads - 1; the caller is 0 */
+    pthread_t thread;
+};
+
+struct mpqc_pool {
+    uint32_t threads;
+    uint32_t spins;
+    atomic_flag busy;
+    /* The task of the current epoch; written before the epoch is. */
+    mpqc_task task;
+    void *arg;
+    int64_t n;
+    atomic_uint epoch;   /* one more for each task */
+    atomic_uint pending; /* workers that have not ended the current task */
+    atomic_uint asleep;
+    atomic_int stop;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct worker workers[];
+};
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* n * t / threads without overflow. */
+static int64_t boundary(int64_t n, uint32_t t, uint32_t threads)
+{
+    int64_t whole = n / threads, rest = n % threads;
+    return whole * t + rest * t / threads;
+}
+
+static void run_part(const struct mpqc_pool *p, uint32_t t)
+{
+    int64_t begin = boundary(p->n, t, p->threads), end = boundary(p->n, t + 1, p->threads);
+    if (begin < end) p->task(p->arg, begin, end);
+}
+
+/* Returns the new epoch. Either this thread sees the new epoch before it sleeps, or
+ * the caller sees it in `asleep` and wakes it: both sides write, then read, in
+ * sequentially consistent order. */
+static unsigned await(struct mpqc_pool *p, unsigned seen)
+{
+    for (uint32_t i = 0; i < p->spins; i++) {
+        if (atomic_load_explicit(&p->epoch, memory_order_acquire) != seen) break;
+        relax();
+    }
+    if (atomic_load_explicit(&p->epoch, memory_order_acquire) == seen) {
+        pthread_mutex_lock(&p->lock);
+        atomic_fetch_add(&p->asleep, 1);
+        while (atomic_load(&p->epoch) == seen) pthread_cond_wait(&p->wake, &p->lock);
+        atomic_fetch_sub(&p->asleep, 1);
+        pthread_mutex_unlock(&p->lock);
+    }
+    return atomic_load_explicit(&p->epoch, memory_order_acquire);
+}
+
+static void announce(struct mpqc_pool *p)
+{
+    atomic_fetch_add(&p->epoch, 1);
+    if (atomic_load(&p->asleep) == 0) return;
+    pthread_mutex_lock(&p->lock);
+    pthread_cond_broadcast(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void *work(void *arg)
+{
+    struct worker *w = arg;
+    struct mpqc_pool *p = w->pool;
+    unsigned seen = 0;
+    for (;;) {
+        /* The next task is not announced before `pending` is 0 again, so no epoch
+         * can be missed. */
+        seen = await(p, seen);
+        if (atomic_load_explicit(&p->stop, memory_order_acquire)) return NULL;
+        run_part(p, w->index);
+        atomic_fetch_sub_explicit(&p->pending, 1, memory_order_release);
+    }
+}
+
+void mpqc_pool_for(void *pool, mpqc_task task, void *arg, int64_t n)
+{
+    struct mpqc_pool *p = pool;
+    if (n <= 0) return;
+    if (!p || p->threads < 2 || n == 1 ||
+        atomic_flag_test_and_set_explicit(&p->busy, memory_order_acquire)) {
+        task(arg, 0, n);
+        return;
+    }
+    p->task = task;
+    p->arg = arg;
+    p->n = n;
+    atomic_store_explicit(&p->pending, p->threads - 1, memory_order_relaxed);
+    announce(p);
+    run_part(p, 0);
+    for (unsigned i = 0; atomic_load_explicit(&p->pending, memory_order_acquire) != 0; i++) {
+        if (i < CALLER_SPINS) relax();
+        else sched_yield();
+    }
+    atomic_flag_clear_explicit(&p->busy, memory_order_release);
+}
+
+static uint32_t cores(void)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
+        return (uint32_t)CPU_COUNT(&set);
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (uint32_t)n : 1;
+}
+
+static void stop_workers(struct mpqc_pool *p, uint32_t started)
+{
+    atomic_store_explicit(&p->stop, 1, memory_order_release);
+    announce(p);
+    for (uint32_t t = 1; t < started; t++) pthread_join(p->workers[t].thread, NULL);
+}
+
+static void release(struct mpqc_pool *p)
+{
+    pthread_cond_destroy(&p->wake);
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}
+
+struct mpqc_pool *mpqc_pool_create(uint32_t threads)
+{
+    uint32_t there = cores();
+    if (threads == 0) threads = there;
+    if (threads > MAX_THREADS) threads = MAX_THREADS;
+    struct mpqc_pool *p = calloc(1, sizeof *p + threads * sizeof p->workers[0]);
+    if (!p) return NULL;
+    p->threads = threads;
+    p->spins = threads <= there ? SPINS : 0;
+    atomic_flag_clear(&p->busy);
+    if (pthread_mutex_init(&p->lock, NULL)) {
+        free(p);
+        return NULL;
+    }
+    if (pthread_cond_init(&p->wake, NULL)) {
+        pthread_mutex_destroy(&p->lock);
+        free(p);
+        return NULL;
+    }
+    for (uint32_t t = 1; t < threads; t++) {
+        p->workers[t] = (struct worker){.pool = p, .index = t};
+        if (pthread_create(&p->workers[t].thread, NULL, work, &p->workers[t])) {
+            stop_workers(p, t);
+            release(p);
+            return NULL;
+        }
+    }
+    return p;
+}
+
+void mpqc_pool_destroy(struct mpqc_pool *p)
+{
+    if (!p) return;
+    stop_workers(p, p->threads);
+    release(p);
+}
+
+uint32_t mpqc_pool_threads(const struct mpqc_pool *p)
+{
+    return p ? p->threads : 1;
+}
+
+void mpqc_pool_exec(struct mpqc_pool *p, struct mpqc_exec *exec)
+{
+    *exec = (struct mpqc_exec){.struct_size = sizeof *exec, .threads = mpqc_pool_threads(p)};
+    if (!p || p->threads < 2) return;
+    exec->parallel_for = mpqc_pool_for;
+    exec->pool = p;
+}
