@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * mpqc-run in four parts: options (run_flags.c), what goes into the model
+ * (run_input.c), what is made of the answers and times (run_report.c), and the
+ * loop over samples (run.c), which is the example of how to use the ABI.
+ */
+#ifndef MPQC_DRIVER_RUN_H
+#define MPQC_DRIVER_RUN_H
+
+#include "driver/data.h"
+#include "runtime/mpqc_load.h"
+#include "runtime/mpqc_pool.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define RUN_MAX 32    /* inputs, outputs, and times that a flag may be repeated */
+#define RUN_MAX_TOP 8 /* numbers in -top */
+
+/* "[name:]path" */
+struct run_file {
+    char name[128]; /* empty: none was given */
+    const char *path;
+};
+
+struct run_options {
+    const char *model, *labels, *tag;
+    struct run_file in[RUN_MAX], out[RUN_MAX];
+    uint32_t n_in, n_out;
+    uint32_t top[RUN_MAX_TOP], n_top;
+    uint64_t count, skip; /* count 0: all */
+    uint64_t repeat;      /* 0: not given */
+    int64_t warmup;
+    uint32_t threads;
+    /* -scale and so on in the order given; applied on top of the model's own. */
+    struct {
+        const char *flag, *value;
+    } pre[RUN_MAX];
+    uint32_t n_pre;
+    int profile, json, raw, info, help, version;
+};
+
+/* 0, or -1 with a sentence in err (MPQC_FLAG_ERROR bytes). */
+int mpqc_run_parse(int argc, char **argv, struct run_options *options, char *err);
+void mpqc_run_help(void);
+
+/* ---- inputs ---- */
+
+/* How samples of an array become the tensor of one input. */
+enum run_conversion {
+    RUN_MADE_UP,  /* no file: the same pseudo-random numbers each time */
+    RUN_RAW,      /* the file has the integers of the input */
+    RUN_FLOAT,    /* to float, u8 through the pre-processing */
+    RUN_QUANTISED /* to float, then to the input's integers */
+};
+struct run_input {
+    const struct mpqc_io *io;
+    const struct mpqc_array *array;
+    const char *path;
+    enum run_conversion conversion;
+    struct mpqc_preprocess pre;
+    float *real; /* RUN_QUANTISED only */
+    void *tensor;
+};
+struct run_inputs {
+    struct mpqc_data *files[RUN_MAX];
+    uint32_t n_files, n;
+    struct run_input inputs[RUN_MAX];
+    uint64_t samples; /* in the files; 1 without files */
+};
+
+int mpqc_run_inputs_open(const struct run_options *options, const struct mpqc_model *model,
+                         struct run_inputs *inputs, struct mpqc_data_error *err);
+/* Fills the tensors with sample `index`. */
+int mpqc_run_inputs_fill(struct run_inputs *inputs, uint64_t index, struct mpqc_data_error *err);
+void mpqc_run_inputs_close(struct run_inputs *inputs);
+/* The pre-processing for u8 data: the model's, changed by the flags.  `known` says
+ * whether there is any besides the default. */
+int mpqc_run_preprocess(const struct run_options *options, const struct mpqc_io *io,
+                        struct mpqc_preprocess *pre, int *known, struct mpqc_data_error *err);
+
+/* ---- answers and times ---- */
+
+/* Counts of labels among the k highest values; ties go to the lower index. */
+struct run_accuracy {
+    const int64_t *labels; /* NULL: no accuracy */
+    uint64_t seen;
+    uint32_t k[RUN_MAX_TOP + 2];
+    uint64_t hits[RUN_MAX_TOP + 2];
+    uint32_t n;
+};
+void mpqc_run_accuracy_init(struct run_accuracy *a, const struct run_options *options);
+int mpqc_run_accuracy_add(struct run_accuracy *a, const struct mpqc_io *io, const void *output,
+                          uint64_t sample, struct mpqc_data_error *err);
+
+/* Nanoseconds per layer over all profiled runs. */
+struct run_profile {
+    uint32_t n;
+    uint64_t *ns;
+    uint64_t started;
+    uint64_t total; /* of whole runs */
+    uint64_t runs;
+};
+uint64_t mpqc_run_now(void); /* monotonic nanoseconds */
+/* Sets the hooks of *exec. */
+int mpqc_run_profile_init(struct run_profile *p, const struct mpqc_model *model,
+                          struct mpqc_exec *exec);
+
+struct run_result {
+    const struct mpqc_model *model;
+    const struct run_options *options;
+    const struct run_accuracy *accuracy;
+    const struct run_profile *profile; /* NULL: none */
+    uint64_t samples, runs;
+    uint64_t *ns; /* of each run; sorted by the report */
+    uint32_t threads;
+};
+void mpqc_run_report(struct run_result *result, FILE *to);
+void mpqc_run_info(const struct mpqc_model *model, int json, FILE *to);
+
+#endif
