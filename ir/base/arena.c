@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * The bump allocator.  Blocks form a list whose head is the one being filled; an
- * allocation that does not fit opens a new block of at least its size.  Under
+ * allocation that does not fit opens a new block of at least its size; a large one
+ * has a block of its own behind the head.  Under
  * AddressSanitizer a block is poisoned as a whole and each allocation opens its
  * own bytes, so that the gap behind it (at least RED_ZONE bytes) traps.
  */
@@ -100,7 +101,7 @@ static size_t aligned_offset(const struct mpqc_arena_block *b, size_t align)
     return b->used + (size_t)(-at & (align - 1));
 }
 
-/* A new head block with room for `need` bytes, whatever the alignment. */
+/* A new block with room for `need` bytes, whatever the alignment. */
 static struct mpqc_arena_block *add_block(struct mpqc_arena *a, size_t need, size_t align)
 {
     size_t size = 0, total = 0;
@@ -109,11 +110,16 @@ static struct mpqc_arena_block *add_block(struct mpqc_arena *a, size_t need, siz
     if (!mpqc_size_add(size, sizeof(struct mpqc_arena_block), &total)) return NULL;
     struct mpqc_arena_block *b = a->allocator->resize(a->allocator->user, NULL, total);
     if (!b) return NULL;
-    b->next = a->head;
     b->size = size;
     b->used = 0;
     POISON(b->data, b->size);
-    a->head = b;
+    if (a->head && need >= MPQC_ARENA_BLOCK) { /* full at once: the head stays open */
+        b->next = a->head->next;
+        a->head->next = b;
+    } else {
+        b->next = a->head;
+        a->head = b;
+    }
     return b;
 }
 
