@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * The epilogue, part 1: what the chain behind a core does, and its constants.
+ */
+#include "codegen/epilogue.h"
+
+#include "codegen/module.h"
+
+#include <string.h>
+
+unsigned mpqc_columns_lanes(const struct mpqc_columns *c)
+{
+    unsigned n = 0;
+    for (unsigned v = 0; v < c->n; v++) n += c->lanes[v];
+    return n;
+}
+
+unsigned mpqc_epilogue_chunk(const struct mpqc_columns *c, unsigned v)
+{
+    unsigned same = 1;
+    if (c->interleaved) return 4;
+    while (v + same < c->n && c->lanes[v + same] == c->lanes[v]) same++;
+    return same >= 4 ? 4 : same >= 2 ? 2 : 1;
+}
+
+/* ---- order of parameters ------------------------------------------------------- */
+
+/* Channel of each slot of the 32-bit arrays (bias, shift) and of the 16-bit one. */
+struct orders {
+    int64_t slots;
+    int64_t *of32, *of16;
+};
+
+/* One chunk of nv vectors of L lanes whose slots start at s: see MPQC_MAX_COLUMNS for
+ * the order in accumulators, struct mpqc_isa.pack16 for that in 16-bit vectors. */
+static void order_chunk(struct orders *o, int64_t s, unsigned nv, unsigned L, bool interleaved)
+{
+    for (unsigned v = 0; v < nv; v++) {
+        for (unsigned l = 0; l < L; l++) {
+            unsigned j = l / 4, i = l % 4;
+            int64_t channel = s + (interleaved ? 16 * j + 4 * v + i : L * v + l);
+            int64_t packed = nv == 1 ? l : 2 * L * (v / 2) + 8 * j + 4 * (v % 2) + i;
+            o->of32[s + L * v + l] = channel;
+            o->of16[s + packed] = channel;
+        }
+    }
+}
+
+static bool make_orders(struct mpqc_emit_cx *e, const struct mpqc_column_use *use, uint32_t n_use,
+                        int64_t channels, struct orders *o)
+{
+    o->slots = channels;
+    for (uint32_t u = 0; u < n_use; u++) {
+        int64_t end = use[u].first + use[u].step * (use[u].count - 1) +
+                      mpqc_columns_lanes(&use[u].columns);
+        if (use[u].count > 0 && end > o->slots) o->slots = end;
+    }
+    o->of32 = MPQC_NEW_ARRAY(&e->scratch, int64_t, (size_t)o->slots);
+    o->of16 = MPQC_NEW_ARRAY(&e->scratch, int64_t, (size_t)o->slots);
+    if (!o->of32 || !o->of16) return false;
+    for (int64_t s = 0; s < o->slots; s++) o->of32[s] = o->of16[s] = s;
+    for (uint32_t u = 0; u < n_use; u++) {
+        const struct mpqc_columns *c = &use[u].columns;
+        for (int64_t i = 0; i < use[u].count; i++) {
+            int64_t s = use[u].first + use[u].step * i;
+            for (unsigned v = 0, nv; v < c->n; v += nv, s += nv * c->lanes[v - 1]) {
+                nv = mpqc_epilogue_chunk(c, v);
+                order_chunk(o, s, nv, c->lanes[v], c->interleaved);
+            }
+        }
+    }
+    return true;
+}
+
+/* ---- reading the chain ------------------------------------------------------------ */
+
+static int32_t zero_of(const struct mpqc_graph *g, mpqc_vid v)
+{
+    const struct mpqc_quant *q = mpqc_value_at(g, v)->type.quant;
+    return q ? q->zero[0] : 0;
+}
+
+static bool is_signed(const struct mpqc_graph *g, mpqc_vid v)
+{
+    return mpqc_dtypes[mpqc_value_at(g, v)->type.dtype].kind == MPQC_KIND_SINT;
+}
+
+static mpqc_status read_narrow(struct mpqc_emit_cx *e, const struct mpqc_node *n,
+                               struct mpqc_epilogue *ep)
+{
+    ep->narrow = true;
+    ep->frac = (int)mpqc_attr_int_or(n, MPQC_ATTR_FRAC, 0);
+    ep->zero = (int32_t)mpqc_attr_int_or(n, MPQC_ATTR_ZERO, 0);
+    enum mpqc_dtype t = mpqc_value_at(e->graph, n->out[0])->type.dtype;
+    ep->lo = (int32_t)mpqc_attr_int_or(n, MPQC_ATTR_LO, mpqc_dtypes[t].min);
+    ep->hi = (int32_t)mpqc_attr_int_or(n, MPQC_ATTR_HI, mpqc_dtypes[t].max);
+    if (mpqc_dtypes[t].bytes != 1)
+        return MPQC_FAIL(e->cx, UNSUPPORTED, mpqc_node_where(n),
+                         "no code generator narrows to '%s'", mpqc_dtypes[t].text);
+    if (is_signed(e->graph, n->out[0])) {
+        ep->flip = true;
+        ep->zero += 128;
+        ep->lo += 128;
+        ep->hi += 128;
+    }
+    MPQC_ASSERT(ep->frac >= 0 && ep->frac < 15 && ep->lo >= 0 && ep->hi <= 255);
+    return MPQC_OK;
+}
+
+static mpqc_status read_chain(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
+                              struct mpqc_epilogue *ep, const struct mpqc_node **requant,
+                              const struct mpqc_node **lut)
+{
+    for (uint32_t i = 0; i < k->n_nodes; i++) {
+        const struct mpqc_node *n = mpqc_node_at(e->graph, k->nodes[i]);
+        if (k->nodes[i] == k->core) continue;
+        switch (n->op) {
+        case MPQC_OP_REQUANT: *requant = n; break;
+        case MPQC_OP_RESCALE:
+            ep->residual = n->in[0];
+            ep->residual_zero = zero_of(e->graph, n->in[0]);
+            ep->residual_signed = is_signed(e->graph, n->in[0]);
+            ep->residual_mult = (int32_t)mpqc_attr_int(n, MPQC_ATTR_MULT);
+            break;
+        case MPQC_OP_ADD: break;
+        case MPQC_OP_NARROW: MPQC_TRY(read_narrow(e, n, ep)); break;
+        case MPQC_OP_LUT: *lut = n; break;
+        default:
+            return MPQC_FAIL(e->cx, BUG, mpqc_node_where(n), "'%s' cannot follow a linear operator",
+                             mpqc_ops[n->op].text);
+        }
+    }
+    if (!*requant)
+        return MPQC_FAIL(e->cx, BUG, mpqc_node_where(mpqc_node_at(e->graph, k->core)),
+                         "a linear kernel has no requant");
+    return MPQC_OK;
+}
+
+/* Uniform, per channel or per position; a per-channel array of equal numbers is
+ * uniform. */
+static enum mpqc_param param_kind(const struct mpqc_graph *g, mpqc_vid v, int32_t *uniform)
+{
+    const struct mpqc_value *value = mpqc_value_at(g, v);
+    const int32_t *data = value->data;
+    int64_t n = mpqc_type_count(&value->type);
+    MPQC_ASSERT(data && n > 0);
+    *uniform = data[0];
+    for (int64_t i = 1; i < n; i++)
+        if (data[i] != data[0])
+            return value->type.rank == 3 ? MPQC_PARAM_POSITION : MPQC_PARAM_CHANNEL;
+    return MPQC_PARAM_UNIFORM;
+}
+
+/* ---- operands ------------------------------------------------------------------------ */
+
+static uint32_t add_operand(struct mpqc_kernel_code *code, mpqc_vid value, LLVMValueRef global)
+{
+    MPQC_ASSERT(code->n_operands < MPQC_MAX_OPERANDS);
+    code->operand[code->n_operands] = (struct mpqc_operand){value, global};
+    return code->n_operands++;
+}
+
+static uint32_t add_i32(struct mpqc_emit_cx *e, struct mpqc_kernel_code *code, const char *name,
+                        const int32_t *data, int64_t n)
+{
+    return add_operand(code, MPQC_NONE,
+                       mpqc_global_bytes(e, name, data, (size_t)n * sizeof *data, 64));
+}
+
+static int32_t half(int32_t shift)
+{
+    return shift > 0 ? (int32_t)1 << (shift - 1) : 0;
+}
+
+/* bias[slot] = the core's constant + half(shift), of the slot's channel. The sum wraps
+ * like the accumulator does; what counts is that the final value fits. */
+static mpqc_status add_bias(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
+                            const struct orders *o, const int32_t *extra, int64_t channels,
+                            const int32_t *shift, struct mpqc_kernel_code *code)
+{
+    int32_t *v = MPQC_NEW_ARRAY(&e->scratch, int32_t, (size_t)o->slots);
+    if (!v) return MPQC_OOM(e->cx);
+    for (int64_t s = 0; s < o->slots; s++) {
+        int64_t c = o->of32[s];
+        if (c >= channels) continue;
+        uint32_t h = 0;
+        if (ep->shift_kind == MPQC_PARAM_UNIFORM) h = (uint32_t)half(ep->shift);
+        if (ep->shift_kind == MPQC_PARAM_CHANNEL) h = (uint32_t)half(shift[c]);
+        v[s] = (int32_t)((extra ? (uint32_t)extra[c] : 0) + h);
+    }
+    ep->bias_op = add_i32(e, code, "bias", v, o->slots);
+    return MPQC_OK;
+}
+
+static mpqc_status add_shift(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
+                             const struct orders *o, const struct mpqc_value *shift,
+                             int64_t channels, struct mpqc_kernel_code *code)
+{
+    const int32_t *from = shift->data;
+    if (ep->shift_kind == MPQC_PARAM_UNIFORM) return MPQC_OK;
+    if (ep->shift_kind == MPQC_PARAM_POSITION) {
+        ep->shift_op = add_i32(e, code, "shift", from, mpqc_type_count(&shift->type));
+        return MPQC_OK;
+    }
+    int32_t *v = MPQC_NEW_ARRAY(&e->scratch, int32_t, (size_t)o->slots);
+    if (!v) return MPQC_OOM(e->cx);
+    for (int64_t s = 0; s < o->slots; s++) v[s] = o->of32[s] < channels ? from[o->of32[s]] : 0;
+    ep->shift_op = add_i32(e, code, "shift", v, o->slots);
+    return MPQC_OK;
+}
+
+static mpqc_status add_mult(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
+                            const struct orders *o, const struct mpqc_value *mult,
+                            int64_t channels, struct mpqc_kernel_code *code)
+{
+    const int32_t *from = mult->data;
+    if (ep->mult_kind == MPQC_PARAM_UNIFORM) return MPQC_OK;
+    if (ep->mult_kind == MPQC_PARAM_POSITION) {
+        ep->mult_op = add_i32(e, code, "mult", from, mpqc_type_count(&mult->type));
+        return MPQC_OK;
+    }
+    int16_t *v = MPQC_NEW_ARRAY(&e->scratch, int16_t, (size_t)o->slots);
+    if (!v) return MPQC_OOM(e->cx);
+    for (int64_t s = 0; s < o->slots; s++)
+        v[s] = o->of16[s] < channels ? (int16_t)from[o->of16[s]] : 0;
+    ep->mult_op = add_operand(code, MPQC_NONE,
+                              mpqc_global_bytes(e, "mult", v, (size_t)o->slots * sizeof *v, 64));
+    return MPQC_OK;
+}
+
+static mpqc_status add_table(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
+                             const struct mpqc_node *lut, struct mpqc_kernel_code *code)
+{
+    if (!lut) return MPQC_OK;
+    const struct mpqc_value *t = mpqc_value_at(e->graph, lut->in[1]);
+    if (mpqc_dtypes[t->type.dtype].bytes != 1 || mpqc_type_count(&t->type) != 256 || !ep->narrow)
+        return MPQC_FAIL(e->cx, UNSUPPORTED, mpqc_node_where(lut),
+                         "a fused table must have 256 entries of 8 bits");
+    ep->lut = true;
+    ep->table_op = add_operand(code, MPQC_NONE, mpqc_global_bytes(e, "table", t->data, 256, 64));
+    return MPQC_OK;
+}
+
+static void add_key(const struct mpqc_epilogue *ep, struct mpqc_buf *key)
+{
+    mpqc_buf_printf(key, "|requant s%d:%d m%d:%d", (int)ep->shift_kind,
+                    ep->shift_kind == MPQC_PARAM_UNIFORM ? ep->shift : 0, (int)ep->mult_kind,
+                    ep->mult_kind == MPQC_PARAM_UNIFORM ? ep->mult : 0);
+    if (ep->residual != MPQC_NONE)
+        mpqc_buf_printf(key, "|add %d:%d:%d", ep->residual_zero, ep->residual_mult,
+                        (int)ep->residual_signed);
+    if (ep->narrow)
+        mpqc_buf_printf(key, "|narrow %d:%d:%d:%d:%d", ep->frac, ep->zero, ep->lo, ep->hi,
+                        (int)ep->flip);
+    if (ep->lut) mpqc_buf_puts(key, "|lut");
+}
+
+mpqc_status mpqc_epilogue_make(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
+                               const int32_t *extra_bias, int64_t channels,
+                               const struct mpqc_column_use *use, uint32_t n_use,
+                               struct mpqc_kernel_code *code, struct mpqc_buf *key,
+                               struct mpqc_epilogue **out)
+{
+    const struct mpqc_node *requant = NULL, *lut = NULL;
+    struct orders o;
+    struct mpqc_epilogue *ep = MPQC_NEW(&e->scratch, struct mpqc_epilogue);
+    if (!ep || !make_orders(e, use, n_use, channels, &o)) return MPQC_OOM(e->cx);
+    ep->residual = MPQC_NONE;
+    ep->bias_op = ep->shift_op = ep->mult_op = MPQC_NO_OPERAND;
+    ep->residual_op = ep->table_op = MPQC_NO_OPERAND;
+    MPQC_TRY(read_chain(e, k, ep, &requant, &lut));
+    const struct mpqc_value *shift = mpqc_value_at(e->graph, requant->in[1]);
+    const struct mpqc_value *mult = mpqc_value_at(e->graph, requant->in[2]);
+    ep->shift_kind = param_kind(e->graph, requant->in[1], &ep->shift);
+    ep->mult_kind = param_kind(e->graph, requant->in[2], &ep->mult);
+    ep->out_op = add_operand(code, k->out, NULL);
+    MPQC_TRY(add_bias(e, ep, &o, extra_bias, channels, shift->data, code));
+    MPQC_TRY(add_shift(e, ep, &o, shift, channels, code));
+    MPQC_TRY(add_mult(e, ep, &o, mult, channels, code));
+    if (ep->residual != MPQC_NONE) ep->residual_op = add_operand(code, ep->residual, NULL);
+    MPQC_TRY(add_table(e, ep, lut, code));
+    add_key(ep, key);
+    *out = ep;
+    return MPQC_OK;
+}
+
+bool mpqc_epilogue_by_position(const struct mpqc_epilogue *ep)
+{
+    return ep->shift_kind == MPQC_PARAM_POSITION || ep->mult_kind == MPQC_PARAM_POSITION;
+}
+
+mpqc_vid mpqc_epilogue_residual(const struct mpqc_epilogue *ep)
+{
+    return ep->residual;
+}
+
+LLVMValueRef mpqc_epilogue_out(const struct mpqc_epilogue *ep)
+{
+    return ep->out;
+}

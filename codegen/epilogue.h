@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ * Inside of an epilogue: shared by epilogue.c (reads the plan) and
+ * epilogue_store.c (emits code).
+ */
+#ifndef MPQC_CODEGEN_EPILOGUE_H
+#define MPQC_CODEGEN_EPILOGUE_H
+
+#include "codegen/emit.h"
+
+#define MPQC_NO_OPERAND UINT32_MAX
+
+/* Where a parameter of `requant` comes from. */
+enum mpqc_param { MPQC_PARAM_UNIFORM, MPQC_PARAM_CHANNEL, MPQC_PARAM_POSITION };
+
+struct mpqc_epilogue {
+    enum mpqc_param shift_kind, mult_kind;
+    int32_t shift, mult; /* when uniform */
+    mpqc_vid residual;   /* MPQC_NONE: none */
+    int32_t residual_zero, residual_mult;
+    bool residual_signed;
+    bool narrow; /* else i16 is stored */
+    int frac;
+    /* Of the narrowed value; `flip` says that all three have had 128 added because the
+     * type is signed, to be undone by xor 0x80. */
+    int32_t zero, lo, hi;
+    bool flip;
+    bool lut;
+    /* numbers of operands of the body */
+    uint32_t out_op, bias_op, shift_op, mult_op, residual_op, table_op;
+
+    /* inside a body */
+    LLVMValueRef out, bias, shifts, mults, residual_in, table;
+    LLVMValueRef buffer; /* 64 bytes of stack for scalar tables, or NULL */
+    struct mpqc_columns columns;
+    LLVMValueRef shift_of[MPQC_MAX_COLUMNS]; /* by vector */
+    LLVMValueRef mult_of[MPQC_MAX_COLUMNS];  /* by i16 vector, in order of chunks */
+};
+
+/* Vectors of a position are finished in chunks of 4, 2 or 1 equal vectors, which are
+ * packed together: how many belong to the chunk that starts at vector v. */
+unsigned mpqc_epilogue_chunk(const struct mpqc_columns *c, unsigned v);
+
+#endif

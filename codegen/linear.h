@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Convolution and matrix product as one problem: for every output position and
+ * channel, a sum over runs of contiguous input bytes.  linear.c reads it from the
+ * graph, tiles.c cuts it into register tiles, pack_weights.c lays the weights out
+ * accordingly, emit_linear.c writes the code.
+ */
+#ifndef MPQC_CODEGEN_LINEAR_H
+#define MPQC_CODEGEN_LINEAR_H
+
+#include "codegen/emit.h"
+
+struct mpqc_linear {
+    mpqc_vid x;
+    const int8_t *w;     /* [KH,KW,IC/group,OC] */
+    const int32_t *bias; /* [OC], or NULL */
+    int64_t batch, rows, cols; /* output positions */
+    bool flat;                 /* positions lie in one line: batch == rows == 1 */
+    int64_t groups, icg, ocg;  /* channels per group */
+    int64_t kh, kw;
+    /* Input bytes from the operand's pointer to the first tap of position 0, and per
+     * step of batch, row, column of the output. */
+    int64_t x_first, x_batch, x_row, x_col;
+    /* Elements in the output's place and in the residual's. */
+    int64_t out_batch, out_row, out_col;
+    int64_t res_batch, res_row, res_col;
+    /* Summation: n_outer x n_inner runs of `run` bytes; each takes k4 = ceil(run / 4)
+     * steps of four, the last filled up with zero weights. */
+    int64_t n_outer, outer_step, n_inner, inner_step, run, k4;
+    bool exact; /* bytes behind a run may not be read */
+};
+mpqc_status mpqc_linear_read(struct mpqc_emit_cx *, const struct mpqc_kernel *,
+                             struct mpqc_linear *out) MPQC_MUST_CHECK;
+/* The second half of mpqc_emit_linear. */
+mpqc_status mpqc_emit_gemm(struct mpqc_emit_cx *, const struct mpqc_kernel *,
+                           const struct mpqc_linear *, struct mpqc_kernel_code *) MPQC_MUST_CHECK;
+/* Extents [0, n_axes) of a value as one line of `count` steps of `stride` elements;
+ * false when its place does not allow that. */
+bool mpqc_place_collapse(const struct mpqc_type *, const struct mpqc_place *, uint32_t n_axes,
+                         int64_t *count, int64_t *stride);
+
+/* A panel: columns computed together.  Within a group there are n_full equal ones,
+ * then `n_rest` others. */
+#define MPQC_MAX_REST 8
+struct mpqc_panels {
+    struct mpqc_columns full;
+    int64_t n_full;
+    struct mpqc_columns rest[MPQC_MAX_REST];
+    unsigned n_rest;
+};
+/* The schedule. A unit is mh rows of positions (flat: mw positions). */
+struct mpqc_tile {
+    int64_t mh, mw;
+    struct mpqc_panels panels;
+    int64_t units;   /* per image, the last may be smaller */
+    int64_t block;   /* units that are computed for all panels before going on */
+    bool by_panel;   /* the kernel's range counts panels, not units */
+    unsigned unroll; /* steps in the inner loop's body */
+    unsigned split;  /* independent sets of accumulators, against latency */
+};
+void mpqc_tile_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *,
+                      struct mpqc_tile *out);
+
+/* Bytes of one panel's weights, of one group's. */
+int64_t mpqc_panel_bytes(const struct mpqc_linear *, const struct mpqc_columns *);
+int64_t mpqc_group_bytes(const struct mpqc_linear *, const struct mpqc_panels *);
+/* Weights in the order of computation: [group][panel][run][k4][column lane][4], and
+ * sum_of[oc], the sum of each output channel's weights. NULL: out of memory. */
+int8_t *mpqc_pack_weights(struct mpqc_emit_cx *, const struct mpqc_linear *,
+                          const struct mpqc_panels *, size_t *bytes);
+int32_t *mpqc_weight_sums(struct mpqc_emit_cx *, const struct mpqc_linear *);
+/* bias[oc] + (x_offset - zero of x) * sum of weights, wrapping. NULL: out of memory. */
+int32_t *mpqc_linear_bias(struct mpqc_emit_cx *, const struct mpqc_linear *);
+
+
+/* Reads the residual's strides and the output's; asserts ranks. */
+mpqc_vid mpqc_kernel_residual(const struct mpqc_emit_cx *, const struct mpqc_kernel *);
+
+/* Vectors of n channels: full ones, then halves down to 4 lanes; may_pad: a padded full
+ * vector may stand for three narrow ones.  Returns the number of tails. */
+#define MPQC_MAX_TAIL 8
+unsigned mpqc_split_channels(int64_t n, unsigned lanes, bool may_pad, int64_t *full,
+                             unsigned tail[MPQC_MAX_TAIL]);
+
+/* A window that moves over each channel by itself: depthwise convolution, pools. */
+struct mpqc_window {
+    mpqc_vid x;
+    int64_t batch, rows, cols, channels; /* of the output */
+    int64_t kh, kw;
+    int64_t x_first, x_batch, x_row, x_col; /* as in mpqc_linear */
+    int64_t tap_row, tap_col;               /* bytes between taps */
+    int64_t out_batch, out_row, out_col, res_batch, res_row, res_col;
+    const int8_t *w; /* [KH,KW,C]; NULL: all ones */
+    const int32_t *bias;
+};
+mpqc_status mpqc_emit_window(struct mpqc_emit_cx *, const struct mpqc_kernel *,
+                             const struct mpqc_window *, struct mpqc_kernel_code *)
+    MPQC_MUST_CHECK;
+
+#endif
