@@ -1,0 +1,617 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Linear kernels: convolution, matrix product, sums, products and their epilogues.
+ * Small integer graphs are planned by hand, compiled for every target, run, and
+ * compared byte by byte with the interpreter.  Targets that this machine lacks are run
+ * under emulation where that is installed.
+ */
+#include "codegen/codegen.h"
+#include "ir/exec.h"
+#include "ir/ir.h"
+#include "ir/plan.h"
+#include "runtime/mpqc_model.h"
+
+#include <dlfcn.h>
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum core { CONV, MATMUL, SUMPOOL, REDUCE, MUL };
+enum residual { NO_RESIDUAL, RESIDUAL_INPUT, RESIDUAL_IN_PLACE };
+enum factor { PER_TENSOR, PER_CHANNEL, SAME_SHIFT, PER_POSITION };
+
+struct test_case {
+    enum core core;
+    int64_t x[4]; /* N, H, W, C; matrix product: M = N * H * W rows */
+    int64_t kh, kw, oc, pad;
+    int64_t group, stride, dilation; /* 0 means 1 */
+    enum factor factor;
+    enum residual residual;
+    int frac; /* -1: the kernel ends in 16 bits */
+    bool relu, lut, i8;
+    bool then; /* a 3x3 convolution follows, which reads the halo of the result */
+    bool from_input; /* reads the caller's buffer, not the arena */
+    int64_t gap; /* extra channels between pixels of the arena's tensors */
+    int64_t axes[4];
+    int n_axes;
+};
+
+#define C(...) {.core = CONV, __VA_ARGS__}
+static const struct test_case cases[] = {
+    /* 1x1, one line of positions; column tails */
+    C(.x = {1, 7, 7, 64}, .kh = 1, .kw = 1, .oc = 64, .factor = PER_CHANNEL, .frac = 6),
+    C(.x = {1, 5, 9, 20}, .kh = 1, .kw = 1, .oc = 10, .factor = PER_CHANNEL, .frac = 5),
+    C(.x = {2, 3, 3, 7}, .kh = 1, .kw = 1, .oc = 3, .factor = PER_TENSOR, .frac = 7),
+    C(.x = {1, 14, 14, 24}, .kh = 1, .kw = 1, .oc = 96, .factor = SAME_SHIFT, .frac = 6,
+      .relu = true),
+    C(.x = {1, 6, 6, 96}, .kh = 1, .kw = 1, .oc = 24, .factor = PER_CHANNEL, .frac = 4,
+      .residual = RESIDUAL_INPUT),
+    C(.x = {1, 4, 4, 33}, .kh = 1, .kw = 1, .oc = 30, .factor = PER_CHANNEL, .frac = 6),
+    C(.x = {1, 4, 4, 16}, .kh = 1, .kw = 1, .oc = 130, .factor = PER_CHANNEL, .frac = 6,
+      .residual = RESIDUAL_IN_PLACE, .relu = true),
+    C(.x = {1, 3, 3, 16}, .kh = 1, .kw = 1, .oc = 47, .factor = PER_CHANNEL, .frac = -1),
+    C(.x = {1, 3, 3, 16}, .kh = 1, .kw = 1, .oc = 72, .factor = PER_CHANNEL, .frac = -1),
+    C(.x = {1, 5, 5, 13}, .kh = 1, .kw = 1, .oc = 17, .factor = PER_CHANNEL, .frac = 6,
+      .from_input = true),
+    C(.x = {1, 5, 5, 16}, .kh = 1, .kw = 1, .oc = 80, .factor = PER_CHANNEL, .frac = 6,
+      .lut = true),
+    C(.x = {1, 5, 5, 16}, .kh = 1, .kw = 1, .oc = 25, .factor = PER_CHANNEL, .frac = 0,
+      .lut = true, .residual = RESIDUAL_INPUT),
+    C(.x = {1, 4, 4, 16}, .kh = 1, .kw = 1, .oc = 40, .factor = PER_CHANNEL, .frac = 8,
+      .i8 = true),
+    C(.x = {1, 6, 6, 16}, .kh = 1, .kw = 1, .oc = 32, .factor = PER_CHANNEL, .frac = 6, .gap = 5),
+    /* windows, strides, dilations, halos */
+    C(.x = {1, 9, 11, 3}, .kh = 3, .kw = 3, .oc = 16, .pad = 1, .factor = PER_CHANNEL, .frac = 6,
+      .relu = true),
+    C(.x = {1, 13, 13, 1}, .kh = 5, .kw = 5, .oc = 8, .stride = 2, .pad = 2, .factor = PER_CHANNEL,
+      .frac = 5),
+    C(.x = {1, 17, 15, 3}, .kh = 7, .kw = 7, .oc = 64, .stride = 2, .pad = 3,
+      .factor = PER_CHANNEL, .frac = 6, .relu = true),
+    C(.x = {1, 8, 8, 16}, .kh = 3, .kw = 3, .oc = 16, .pad = 1, .factor = PER_CHANNEL, .frac = 5,
+      .residual = RESIDUAL_IN_PLACE, .relu = true, .then = true),
+    C(.x = {1, 7, 7, 64}, .kh = 3, .kw = 3, .oc = 72, .pad = 1, .factor = PER_CHANNEL, .frac = 6,
+      .then = true),
+    C(.x = {2, 7, 6, 12}, .kh = 3, .kw = 3, .oc = 20, .pad = 1, .factor = PER_CHANNEL, .frac = 6,
+      .then = true),
+    C(.x = {1, 10, 10, 16}, .kh = 3, .kw = 3, .oc = 24, .dilation = 2, .pad = 2,
+      .factor = PER_CHANNEL, .frac = 6),
+    C(.x = {1, 10, 10, 18}, .kh = 3, .kw = 3, .oc = 8, .pad = 1, .gap = 7, .factor = PER_CHANNEL,
+      .frac = 6, .then = true),
+    C(.x = {1, 9, 1, 40}, .kh = 3, .kw = 1, .oc = 16, .factor = PER_CHANNEL, .frac = 6),
+    C(.x = {1, 12, 12, 64}, .kh = 3, .kw = 3, .oc = 64, .stride = 2, .pad = 1,
+      .factor = PER_CHANNEL, .frac = 7, .residual = RESIDUAL_INPUT, .then = true),
+    C(.x = {1, 8, 8, 9}, .kh = 3, .kw = 3, .oc = 8, .factor = PER_CHANNEL, .frac = 5,
+      .from_input = true),
+    /* groups */
+    C(.x = {1, 6, 6, 32}, .kh = 3, .kw = 3, .oc = 48, .group = 4, .pad = 1,
+      .factor = PER_CHANNEL, .frac = 5),
+    C(.x = {1, 6, 6, 24}, .kh = 1, .kw = 1, .oc = 60, .group = 3, .factor = PER_CHANNEL,
+      .frac = 5, .then = true),
+    C(.x = {1, 5, 5, 6}, .kh = 3, .kw = 3, .oc = 12, .group = 6, .pad = 1, .factor = PER_CHANNEL,
+      .frac = 5),
+    C(.x = {1, 4, 4, 64}, .kh = 1, .kw = 1, .oc = 150, .group = 2, .factor = PER_CHANNEL,
+      .frac = 5),
+    /* depthwise */
+    C(.x = {1, 10, 11, 64}, .kh = 3, .kw = 3, .oc = 64, .group = 64, .pad = 1,
+      .factor = PER_CHANNEL, .frac = 4, .relu = true),
+    C(.x = {1, 9, 9, 24}, .kh = 3, .kw = 3, .oc = 24, .group = 24, .stride = 2, .pad = 1,
+      .factor = PER_CHANNEL, .frac = 4, .then = true),
+    C(.x = {2, 8, 8, 150}, .kh = 5, .kw = 5, .oc = 150, .group = 150, .pad = 2,
+      .factor = PER_CHANNEL, .frac = 5, .relu = true),
+    C(.x = {1, 7, 7, 121}, .kh = 3, .kw = 3, .oc = 121, .group = 121, .pad = 1,
+      .factor = PER_CHANNEL, .frac = 4, .lut = true),
+    C(.x = {1, 9, 9, 7}, .kh = 3, .kw = 3, .oc = 7, .group = 7, .factor = PER_CHANNEL, .frac = 4,
+      .from_input = true),
+    C(.x = {1, 12, 12, 40}, .kh = 3, .kw = 3, .oc = 40, .group = 40, .dilation = 2, .pad = 2,
+      .factor = PER_CHANNEL, .frac = 4, .residual = RESIDUAL_INPUT),
+    C(.x = {1, 30, 4, 16}, .kh = 9, .kw = 1, .oc = 16, .group = 16, .factor = PER_CHANNEL,
+      .frac = 4, .gap = 3),
+    /* matrix products */
+    {.core = MATMUL, .x = {1, 1, 1, 64}, .oc = 10, .factor = PER_CHANNEL, .frac = 5},
+    {.core = MATMUL, .x = {1, 1, 1, 640}, .oc = 128, .factor = PER_CHANNEL, .frac = 6,
+     .relu = true},
+    {.core = MATMUL, .x = {1, 1, 1, 8}, .oc = 128, .factor = PER_CHANNEL, .frac = 3},
+    {.core = MATMUL, .x = {1, 1, 1, 301}, .oc = 1000, .factor = PER_CHANNEL, .frac = 6,
+     .from_input = true},
+    {.core = MATMUL, .x = {1, 1, 29, 50}, .oc = 33, .factor = PER_CHANNEL, .frac = 6},
+    /* sums */
+    {.core = SUMPOOL, .x = {1, 8, 8, 64}, .kh = 8, .kw = 8, .stride = 1, .frac = 3},
+    {.core = SUMPOOL, .x = {1, 9, 9, 20}, .kh = 3, .kw = 3, .stride = 2, .pad = 1,
+     .factor = PER_POSITION, .frac = 2, .then = true},
+    {.core = SUMPOOL, .x = {1, 25, 5, 64}, .kh = 25, .kw = 5, .stride = 1, .frac = 4},
+    {.core = REDUCE, .x = {1, 7, 7, 130}, .axes = {1, 2}, .n_axes = 2, .frac = 4},
+    {.core = REDUCE, .x = {2, 13, 6, 20}, .axes = {1, 2}, .n_axes = 2, .frac = 4, .gap = 3},
+    {.core = REDUCE, .x = {1, 5, 6, 20}, .axes = {2}, .n_axes = 1, .frac = 4},
+    {.core = REDUCE, .x = {1, 5, 6, 21}, .axes = {3}, .n_axes = 1, .frac = 4},
+    /* products: oc 1 means that the second factor is [N,1,1,C], oc 2 [N,H,W,1] */
+    {.core = MUL, .x = {1, 5, 6, 72}, .oc = 1, .frac = 5},
+    {.core = MUL, .x = {2, 5, 5, 21}, .oc = 1, .frac = 5, .from_input = true},
+    {.core = MUL, .x = {1, 4, 4, 150}, .oc = 2, .frac = 5, .then = true},
+    {.core = MUL, .x = {1, 4, 4, 100}, .frac = 5, .relu = true},
+};
+
+/* ---- a graph and its plan ----------------------------------------------------------- */
+
+struct fixture {
+    struct mpqc_cx cx;
+    struct mpqc_graph g;
+    struct mpqc_plan plan;
+    struct mpqc_place place[64];
+    struct mpqc_kernel kernel[8];
+    mpqc_nid nodes[8][8];
+    uint32_t seed;
+};
+
+static uint32_t next_random(struct fixture *f)
+{
+    f->seed ^= f->seed << 13;
+    f->seed ^= f->seed >> 17;
+    f->seed ^= f->seed << 5;
+    return f->seed;
+}
+
+static int64_t between(struct fixture *f, int64_t lo, int64_t hi)
+{
+    return lo + (int64_t)(next_random(f) % (uint64_t)(hi - lo + 1));
+}
+
+static const struct mpqc_loc loc = {.node = "n", .op = "Test", .offset = -1};
+
+static mpqc_vid add(struct fixture *f, enum mpqc_op op, const mpqc_vid *in, uint32_t n,
+                    const struct mpqc_attrs *a)
+{
+    static const struct mpqc_attrs none;
+    mpqc_vid out = MPQC_NONE;
+    mpqc_status s = mpqc_node_add(&f->cx, &f->g, op, in, n, a ? a : &none, loc, &out);
+    if (s != MPQC_OK) mpqc_diag_print(&f->cx.diags[0], stderr);
+    assert_int_equal(s, MPQC_OK);
+    return out;
+}
+
+static mpqc_vid add_input(struct fixture *f, const char *name, uint32_t rank, const int64_t *dims,
+                          int zero)
+{
+    struct mpqc_type t = mpqc_type_make(MPQC_DT_U8, rank, dims);
+    t.quant = mpqc_quant_tensor(&f->g, 0.5f, zero);
+    return mpqc_graph_input(&f->g, name, t);
+}
+
+static mpqc_vid add_i32(struct fixture *f, uint32_t rank, const int64_t *dims, int64_t lo,
+                        int64_t hi, bool same)
+{
+    struct mpqc_type t = mpqc_type_make(MPQC_DT_I32, rank, dims);
+    int64_t n = mpqc_type_count(&t);
+    int32_t *v = calloc((size_t)n, sizeof *v), first = (int32_t)between(f, lo, hi);
+    for (int64_t i = 0; i < n; i++) v[i] = same ? first : (int32_t)between(f, lo, hi);
+    mpqc_vid id = mpqc_graph_const(&f->g, NULL, t, v, false);
+    free(v);
+    return id;
+}
+
+static mpqc_vid add_weights(struct fixture *f, uint32_t rank, const int64_t *dims)
+{
+    struct mpqc_type t = mpqc_type_make(MPQC_DT_I8, rank, dims);
+    int64_t n = mpqc_type_count(&t), oc = dims[rank - 1];
+    float *scale = calloc((size_t)oc, sizeof *scale);
+    int32_t *zero = calloc((size_t)oc, sizeof *zero);
+    int8_t *w = calloc((size_t)n, 1);
+    for (int64_t i = 0; i < oc; i++) scale[i] = 0.25f;
+    for (int64_t i = 0; i < n; i++) w[i] = (int8_t)between(f, -127, 127);
+    t.quant = mpqc_quant_channel(&f->g, (int32_t)rank - 1, (uint32_t)oc, scale, zero);
+    mpqc_vid id = mpqc_graph_const(&f->g, NULL, t, w, false);
+    free(scale);
+    free(zero);
+    free(w);
+    return id;
+}
+
+static void bias_scale(struct fixture *f, mpqc_vid bias)
+{
+    float scale[2048];
+    int32_t zero[2048] = {0};
+    int64_t n = f->g.values[bias].type.dims[0];
+    for (int64_t i = 0; i < n; i++) scale[i] = 0.125f;
+    f->g.values[bias].type.quant = mpqc_quant_channel(&f->g, 0, (uint32_t)n, scale, zero);
+}
+
+static int64_t or_one(int64_t v)
+{
+    return v ? v : 1;
+}
+
+static void window_attrs(struct mpqc_attrs *a, const struct test_case *t, int64_t pads[4],
+                         int64_t pair[2][2])
+{
+    for (int i = 0; i < 4; i++) pads[i] = t->pad;
+    for (int i = 0; i < 2; i++) {
+        pair[0][i] = or_one(t->stride);
+        pair[1][i] = or_one(t->dilation);
+    }
+    mpqc_attrs_ints(a, MPQC_ATTR_STRIDES, 2, pair[0]);
+    mpqc_attrs_ints(a, MPQC_ATTR_DILATIONS, 2, pair[1]);
+    mpqc_attrs_ints(a, MPQC_ATTR_PADS, 4, pads);
+}
+
+static mpqc_vid add_core(struct fixture *f, const struct test_case *t, mpqc_vid x, mpqc_vid y)
+{
+    struct mpqc_attrs a = {0};
+    int64_t pads[4], pair[2][2], kernel[] = {t->kh, t->kw};
+    int64_t wd[] = {t->kh, t->kw, t->x[3] / or_one(t->group), t->oc};
+    int64_t wm[] = {t->x[3], t->oc};
+    mpqc_vid in[3] = {x, y, MPQC_NONE};
+    switch (t->core) {
+    case CONV:
+    case MATMUL:
+        in[1] = t->core == CONV ? add_weights(f, 4, wd) : add_weights(f, 2, wm);
+        in[2] = add_i32(f, 1, &t->oc, -20000, 20000, false);
+        bias_scale(f, in[2]);
+        if (t->core == MATMUL) return add(f, MPQC_OP_MATMUL, in, 3, NULL);
+        window_attrs(&a, t, pads, pair);
+        mpqc_attrs_int(&a, MPQC_ATTR_GROUP, or_one(t->group));
+        return add(f, MPQC_OP_CONV, in, 3, &a);
+    case SUMPOOL:
+        window_attrs(&a, t, pads, pair);
+        mpqc_attrs_ints(&a, MPQC_ATTR_KERNEL, 2, kernel);
+        return add(f, MPQC_OP_SUMPOOL, in, 1, &a);
+    case REDUCE:
+        mpqc_attrs_ints(&a, MPQC_ATTR_AXES, (uint32_t)t->n_axes, t->axes);
+        return add(f, MPQC_OP_REDUCE_SUM, in, 1, &a);
+    default: return add(f, MPQC_OP_MUL, in, 2, NULL);
+    }
+}
+
+static mpqc_vid add_requant(struct fixture *f, mpqc_vid acc, enum factor factor, int64_t shift)
+{
+    struct mpqc_attrs a = {0};
+    const struct mpqc_type *t = &f->g.values[acc].type;
+    int64_t one = 1, channels = t->dims[t->rank - 1], hw1[] = {t->dims[1], t->dims[2], 1};
+    uint32_t rank = factor == PER_POSITION ? 3 : 1;
+    const int64_t *dims = factor == PER_POSITION ? hw1 : factor == PER_TENSOR ? &one : &channels;
+    mpqc_vid in[] = {acc,
+                     add_i32(f, rank, dims, shift > 2 ? shift - 2 : 0, shift + 1,
+                             factor == SAME_SHIFT),
+                     add_i32(f, rank, dims, 9000, 32767, false)};
+    mpqc_attrs_float(&a, MPQC_ATTR_SCALE, 0.01f);
+    return add(f, MPQC_OP_REQUANT, in, 3, &a);
+}
+
+static mpqc_vid add_narrow(struct fixture *f, mpqc_vid v, int frac, int zero, bool relu, bool i8)
+{
+    struct mpqc_attrs a = {0};
+    mpqc_attrs_int(&a, MPQC_ATTR_FRAC, frac);
+    mpqc_attrs_int(&a, MPQC_ATTR_ZERO, i8 ? zero - 128 : zero);
+    if (relu) mpqc_attrs_int(&a, MPQC_ATTR_LO, zero);
+    if (relu) mpqc_attrs_int(&a, MPQC_ATTR_HI, 240);
+    mpqc_attrs_string(&a, MPQC_ATTR_TO, i8 ? "i8" : "u8");
+    return add(f, MPQC_OP_NARROW, &v, 1, &a);
+}
+
+static mpqc_vid add_lut(struct fixture *f, mpqc_vid v)
+{
+    struct mpqc_attrs a = {0};
+    int64_t n = 256;
+    uint8_t table[256];
+    for (int i = 0; i < 256; i++) table[i] = (uint8_t)between(f, 0, 255);
+    mpqc_vid in[] = {v, mpqc_graph_const(&f->g, NULL, mpqc_type_make(MPQC_DT_U8, 1, &n), table,
+                                         false)};
+    mpqc_attrs_float(&a, MPQC_ATTR_SCALE, 1.0f);
+    mpqc_attrs_int(&a, MPQC_ATTR_ZERO, 3);
+    return add(f, MPQC_OP_LUT, in, 2, &a);
+}
+
+/* ---- places -------------------------------------------------------------------------- */
+
+static void strides(const struct mpqc_type *t, struct mpqc_place *p, int64_t gap)
+{
+    int64_t step = 1;
+    for (uint32_t d = t->rank; d-- > 0;) {
+        p->stride[d] = step;
+        int64_t halo = 0;
+        if (t->rank == 4 && d == 1) halo = p->halo[0] + p->halo[2];
+        if (t->rank == 4 && d == 2) halo = p->halo[1] + p->halo[3];
+        step *= t->dims[d] + halo + (d + 1 == t->rank ? gap : 0);
+    }
+}
+
+static void place_arena(struct fixture *f, mpqc_vid v, int32_t halo, int64_t gap)
+{
+    const struct mpqc_type *t = &f->g.values[v].type;
+    struct mpqc_place *p = &f->place[v];
+    p->space = MPQC_SPACE_ARENA;
+    for (int i = 0; i < 4; i++) p->halo[i] = halo;
+    strides(t, p, gap);
+    uint64_t before = halo ? (uint64_t)(halo * p->stride[1] + halo * p->stride[2]) : 0;
+    before = (before + 63) / 64 * 64;
+    p->offset = f->plan.arena_bytes + MPQC_ARENA_SLACK + before;
+    uint64_t size = (uint64_t)((t->dims[0] * (t->rank == 4 ? p->stride[0] : 0)) + 0);
+    if (t->rank != 4) size = (uint64_t)(p->stride[0] * t->dims[0]);
+    size *= mpqc_dtypes[t->dtype].bytes;
+    f->plan.arena_bytes = (p->offset + size + before + MPQC_ARENA_SLACK + 63) / 64 * 64;
+}
+
+static void place_outside(struct fixture *f, mpqc_vid v, enum mpqc_space space, uint32_t index)
+{
+    f->place[v].space = space;
+    f->place[v].index = index;
+    strides(&f->g.values[v].type, &f->place[v], 0);
+}
+
+/* Nodes [from, to) become one kernel; rescale of a residual is among them. */
+static void add_kernel(struct fixture *f, enum mpqc_kernel_form form, mpqc_nid from, mpqc_nid to,
+                       mpqc_nid core, mpqc_vid out)
+{
+    uint32_t k = f->plan.n_kernels++, n = 0;
+    for (mpqc_nid i = from; i < to; i++) f->nodes[k][n++] = i;
+    f->kernel[k] = (struct mpqc_kernel){form, n, f->nodes[k], core, out};
+}
+
+static mpqc_vid add_copy(struct fixture *f, mpqc_vid v)
+{
+    mpqc_nid n = f->g.n_nodes;
+    mpqc_vid out = add(f, MPQC_OP_COPY, &v, 1, NULL);
+    add_kernel(f, MPQC_KERNEL_SINGLE, n, n + 1, n, out);
+    return out;
+}
+
+static mpqc_vid to_arena(struct fixture *f, const struct test_case *t, mpqc_vid v, int32_t halo)
+{
+    if (t->from_input) return v;
+    mpqc_vid c = add_copy(f, v);
+    place_arena(f, c, halo, t->gap);
+    return c;
+}
+
+/* The convolution that reads the result's halo. */
+static mpqc_vid add_follower(struct fixture *f, mpqc_vid v)
+{
+    struct test_case c = {.core = CONV, .kh = 3, .kw = 3, .oc = 8, .pad = 1};
+    memcpy(c.x, f->g.values[v].type.dims, sizeof c.x);
+    mpqc_nid n = f->g.n_nodes;
+    mpqc_vid out = add_core(f, &c, v, MPQC_NONE);
+    out = add_narrow(f, add_requant(f, out, PER_CHANNEL, 5), 6, 128, false, false);
+    add_kernel(f, MPQC_KERNEL_LINEAR, n, f->g.n_nodes, n, out);
+    return out;
+}
+
+static int64_t shift_for(const struct test_case *t)
+{
+    int64_t k = t->core == CONV     ? t->kh * t->kw * t->x[3] / or_one(t->group)
+                : t->core == MATMUL ? t->x[3]
+                                    : 1;
+    int64_t shift = t->core == SUMPOOL || t->core == REDUCE ? 0 : 3;
+    for (; k > 4; k /= 4) shift++;
+    return t->frac == 0 ? shift + 5 : shift;
+}
+
+static mpqc_vid add_chain(struct fixture *f, const struct test_case *t, mpqc_vid acc, mpqc_vid r)
+{
+    mpqc_vid v = add_requant(f, acc, t->factor, shift_for(t));
+    if (r != MPQC_NONE) {
+        struct mpqc_attrs a = {0};
+        mpqc_attrs_float(&a, MPQC_ATTR_SCALE, 0.01f);
+        mpqc_attrs_int(&a, MPQC_ATTR_MULT, t->frac == 0 ? 300 : 21000);
+        mpqc_vid in[] = {v, add(f, MPQC_OP_RESCALE, &r, 1, &a)};
+        v = add(f, MPQC_OP_ADD, in, 2, NULL);
+    }
+    if (t->frac >= 0) v = add_narrow(f, v, t->frac, 77, t->relu, t->i8);
+    return t->lut ? add_lut(f, v) : v;
+}
+
+/* Shape of the core's result: by inference on a graph that is thrown away. */
+static struct mpqc_type result_type(const struct test_case *t)
+{
+    static struct fixture f;
+    memset(&f, 0, sizeof f);
+    f.seed = 7;
+    mpqc_cx_init(&f.cx, NULL);
+    mpqc_graph_init(&f.g, NULL);
+    mpqc_vid x = add_input(&f, "x", 4, t->x, 0);
+    struct mpqc_type r = f.g.values[add_core(&f, t, x, x)].type;
+    r.quant = NULL;
+    mpqc_graph_release(&f.g);
+    mpqc_cx_release(&f.cx);
+    return r;
+}
+
+static void build(struct fixture *f, const struct test_case *t)
+{
+    int32_t halo = t->pad > 0 ? (int32_t)t->pad + 1 : 0;
+    mpqc_vid x = add_input(f, "x", 4, t->x, 131), y = MPQC_NONE, r = MPQC_NONE;
+    place_outside(f, x, MPQC_SPACE_INPUT, f->g.n_inputs - 1);
+    if (t->core == MUL) {
+        int64_t d[] = {t->x[0], t->oc == 1 ? 1 : t->x[1], t->oc == 1 ? 1 : t->x[2],
+                       t->oc == 2 ? 1 : t->x[3]};
+        y = add_input(f, "y", 4, d, 9);
+        place_outside(f, y, MPQC_SPACE_INPUT, f->g.n_inputs - 1);
+    }
+    if (t->residual) {
+        struct mpqc_type type = result_type(t);
+        r = add_input(f, "r", type.rank, type.dims, 100);
+        place_outside(f, r, MPQC_SPACE_INPUT, f->g.n_inputs - 1);
+    }
+    mpqc_vid xa = to_arena(f, t, x, halo);
+    if (t->residual == RESIDUAL_IN_PLACE) {
+        r = add_copy(f, r);
+        place_arena(f, r, t->then, t->gap);
+    }
+    mpqc_nid from = f->g.n_nodes;
+    mpqc_vid out = add_chain(f, t, add_core(f, t, xa, y), r);
+    add_kernel(f, MPQC_KERNEL_LINEAR, from, f->g.n_nodes, from, out);
+    if (t->residual == RESIDUAL_IN_PLACE) f->place[out] = f->place[r];
+    else if (t->then || t->gap) place_arena(f, out, t->then, t->gap);
+    if (t->then) out = add_follower(f, out);
+    else if (f->place[out].space == MPQC_SPACE_ARENA) out = add_copy(f, out);
+    mpqc_graph_output(&f->g, out);
+    place_outside(f, out, MPQC_SPACE_OUTPUT, 0);
+    f->plan.place = f->place;
+    f->plan.kernels = f->kernel;
+    f->plan.n_values = f->g.n_values;
+    assert_true(f->g.n_values <= MPQC_LEN(f->place));
+    f->plan.arena_bytes += 4096;
+    assert_int_equal(mpqc_graph_normalise(&f->cx, &f->g), MPQC_OK);
+}
+
+/* ---- running ------------------------------------------------------------------------ */
+
+struct buffers {
+    void *in[3];
+    void *want, *got;
+    size_t in_bytes[3], out_bytes;
+    uint32_t n_in;
+};
+
+static void prepare(struct fixture *f, struct buffers *b)
+{
+    b->n_in = f->g.n_inputs;
+    for (uint32_t i = 0; i < b->n_in; i++) {
+        b->in_bytes[i] = mpqc_type_bytes(&f->g.values[f->g.inputs[i]].type);
+        uint8_t *p = b->in[i] = malloc(b->in_bytes[i]);
+        for (size_t k = 0; k < b->in_bytes[i]; k++) p[k] = (uint8_t)between(f, 0, 255);
+    }
+    b->out_bytes = mpqc_type_bytes(&f->g.values[f->g.outputs[0]].type);
+    b->want = calloc(1, b->out_bytes);
+    b->got = malloc(b->out_bytes + 128);
+    struct mpqc_runner *r = NULL;
+    const void *in[] = {b->in[0], b->in[1], b->in[2]};
+    assert_int_equal(mpqc_interpreter.prepare(&f->cx, &f->g, &r), MPQC_OK);
+    assert_int_equal(mpqc_interpreter.run(r, in, &b->want, NULL, NULL), MPQC_OK);
+    mpqc_interpreter.release(r);
+}
+
+/* false: this machine lacks the target's features. */
+static bool run_here(const char *path, struct buffers *b)
+{
+    void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!lib) fail_msg("%s", dlerror());
+    const struct mpqc_model *m = dlsym(lib, "mpqc_model");
+    assert_non_null(m);
+    bool can = m->supported();
+    if (can) {
+        const void *in[] = {b->in[0], b->in[1], b->in[2]};
+        uint8_t *guarded = b->got;
+        memset(guarded, 0xa5, b->out_bytes + 128);
+        void *out[] = {guarded + 64};
+        void *ws = aligned_alloc(m->workspace_align, m->workspace_size);
+        memset(ws, 0x5a, m->workspace_size);
+        assert_int_equal(m->run(in, out, ws, NULL), MPQC_RUN_OK);
+        free(ws);
+        for (int i = 0; i < 64; i++)
+            assert_true(guarded[i] == 0xa5 && guarded[64 + b->out_bytes + i] == 0xa5);
+        memmove(guarded, guarded + 64, b->out_bytes);
+    }
+    dlclose(lib);
+    return can;
+}
+
+static const char emulator[] = "qemu-aarch64 -L /usr/aarch64-linux-gnu";
+
+static const char *foreign_runner(void)
+{
+    static char path[512];
+    static int state; /* 0: not tried, 1: there, -1: cannot be built */
+    if (state == 0) {
+        char command[2048];
+        snprintf(path, sizeof path, "%s/foreign_runner.aarch64", MPQC_BINARY_DIR);
+        snprintf(command, sizeof command,
+                 "aarch64-linux-gnu-gcc -O1 -I%s %s/tests/unit/foreign_runner.c -o %s -ldl "
+                 "2>/dev/null && command -v qemu-aarch64 >/dev/null",
+                 MPQC_SOURCE_DIR, MPQC_SOURCE_DIR, path);
+        state = system(command) == 0 ? 1 : -1;
+    }
+    return state == 1 ? path : NULL;
+}
+
+static void write_bytes(const char *path, const void *data, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(data, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+
+static bool run_emulated(const char *path, struct buffers *b)
+{
+    const char *runner = foreign_runner();
+    char command[4096], out[600], in[3][600];
+    if (!runner) return false;
+    snprintf(out, sizeof out, "%s.out", path);
+    int n = snprintf(command, sizeof command, "%s %s %s %s", emulator, runner, path, out);
+    for (uint32_t i = 0; i < b->n_in; i++) {
+        snprintf(in[i], sizeof in[i], "%s.in%u", path, i);
+        write_bytes(in[i], b->in[i], b->in_bytes[i]);
+        n += snprintf(command + n, sizeof command - (size_t)n, " %s", in[i]);
+    }
+    int rc = system(command);
+    if (rc != 0) fail_msg("%s: status %d", command, rc);
+    FILE *f = fopen(out, "rb");
+    assert_non_null(f);
+    assert_int_equal(fread(b->got, 1, b->out_bytes, f), b->out_bytes);
+    fclose(f);
+    for (uint32_t i = 0; i < b->n_in; i++) unlink(in[i]);
+    unlink(out);
+    return true;
+}
+
+static void compare(const struct buffers *b, const char *target, size_t number)
+{
+    const uint8_t *want = b->want, *got = b->got;
+    for (size_t i = 0; i < b->out_bytes; i++)
+        if (want[i] != got[i])
+            fail_msg("case %zu, %s: byte %zu of %zu is %d, not %d", number, target, i,
+                     b->out_bytes, got[i], want[i]);
+}
+
+static void run_case(const struct test_case *t, size_t number)
+{
+    static struct fixture f;
+    struct buffers b = {0};
+    memset(&f, 0, sizeof f);
+    f.seed = (uint32_t)(2463534242u + 977 * number);
+    mpqc_cx_init(&f.cx, NULL);
+    mpqc_graph_init(&f.g, NULL);
+    build(&f, t);
+    prepare(&f, &b);
+    const char *name;
+    for (unsigned i = 0; (name = mpqc_target_name(i)); i++) {
+        struct mpqc_target target;
+        char path[512];
+        const char *colon = strchr(name, ':');
+        char arch[32];
+        snprintf(arch, sizeof arch, "%.*s", (int)(colon - name), name);
+        assert_int_equal(mpqc_target_find(&f.cx, arch, colon + 1, &target), MPQC_OK);
+        snprintf(path, sizeof path, "%s/linear%zu.%d.%s.so", MPQC_BINARY_DIR, number,
+                 (int)getpid(), colon + 1);
+        struct mpqc_codegen_request rq = {.graph = &f.g, .plan = &f.plan, .target = &target,
+                                          .emit = MPQC_EMIT_SO, .path = path,
+                                          .verify_llvm = true};
+        mpqc_status s = mpqc_codegen_emit(&f.cx, &rq, NULL);
+        if (s != MPQC_OK) mpqc_diag_print(&f.cx.diags[0], stderr);
+        assert_int_equal(s, MPQC_OK);
+        bool ran = target.arch == MPQC_ARCH_X86_64 ? run_here(path, &b) : run_emulated(path, &b);
+        if (ran) compare(&b, name, number);
+        if (!getenv("MPQC_TEST_KEEP")) unlink(path);
+    }
+    for (uint32_t i = 0; i < b.n_in; i++) free(b.in[i]);
+    free(b.want);
+    free(b.got);
+    mpqc_graph_release(&f.g);
+    mpqc_cx_release(&f.cx);
+}
+
+/* MPQC_TEST_CASE=N runs one case only. */
+static void every_case_matches_the_interpreter(void **state)
+{
+    (void)state;
+    const char *only = getenv("MPQC_TEST_CASE");
+    for (size_t i = 0; i < MPQC_LEN(cases); i++)
+        if (!only || (size_t)strtoul(only, NULL, 10) == i) run_case(&cases[i], i);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_case_matches_the_interpreter)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
