@@ -58,6 +58,16 @@ static void fill(struct move *m, uint32_t rank, const int64_t *dims, const int64
 
 /* ---- operators ------------------------------------------------------------------------- */
 
+static mpqc_status plan_copy(struct move *m)
+{
+    const struct mpqc_type *y = type_of(m, m->out);
+    int64_t from[MPQC_MAX_RANK];
+    mpqc_value_strides(m->e, m->node->in[0], from);
+    copy(m, 1, y->rank, y->dims, m->to, 0, from, 0);
+    m->whole = true;
+    return MPQC_OK;
+}
+
 static mpqc_status plan_transpose(struct move *m)
 {
     const struct mpqc_type *y = type_of(m, m->out);
@@ -354,7 +364,8 @@ static mpqc_status plan_jobs(struct move *m)
     case MPQC_OP_DEPTH_TO_SPACE: return plan_depth_to_space(m);
     case MPQC_OP_SPACE_TO_DEPTH: return plan_space_to_depth(m);
     case MPQC_OP_CHANNEL_SHUFFLE: return plan_shuffle(m);
-    default: return plan_reshape(m); /* and copy */
+    case MPQC_OP_COPY: return plan_copy(m);
+    default: return plan_reshape(m);
     }
 }
 
