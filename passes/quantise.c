@@ -160,7 +160,7 @@ static mpqc_status emit_all(struct mpqc_quantiser *q)
             const struct mpqc_node node = *mpqc_node_at(q->g, order[i]);
             MPQC_TRY(emit_island(q, &node));
         } else if (q->clusters.c[cluster].last == order[i]) {
-            MPQC_TRY(mpqc_emit_cluster(q, &q->clusters.c[cluster]));
+            MPQC_TRY(mpqc_lower_cluster(q, &q->clusters.c[cluster]));
         }
     }
     return MPQC_OK;

@@ -128,11 +128,11 @@ mpqc_status mpqc_weights_of(struct mpqc_quantiser *q, const struct mpqc_cluster 
 double *mpqc_weights_scales(struct mpqc_quantiser *q, const struct mpqc_weights *w);
 /* The quantised node: makes constants, proves the bounds, adds the core; *acc is its
  * i32 result, scale[channel] its real scales.  `unit` is the unit of what follows. */
-mpqc_status mpqc_emit_linear(struct mpqc_quantiser *q, const struct mpqc_cluster *c, double unit,
+mpqc_status mpqc_lower_linear(struct mpqc_quantiser *q, const struct mpqc_cluster *c, double unit,
                              mpqc_vid *acc, double **scale, int64_t *n_scale) MPQC_MUST_CHECK;
 
 /* quantise_emit.c */
-mpqc_status mpqc_emit_cluster(struct mpqc_quantiser *q, const struct mpqc_cluster *c)
+mpqc_status mpqc_lower_cluster(struct mpqc_quantiser *q, const struct mpqc_cluster *c)
     MPQC_MUST_CHECK;
 /* One integer node at q->loc. */
 mpqc_status mpqc_emit(struct mpqc_quantiser *q, enum mpqc_op op, const mpqc_vid *in, uint32_t n_in,
@@ -148,19 +148,19 @@ struct mpqc_params mpqc_params_of_new(const struct mpqc_quantiser *q, mpqc_vid v
 /* quantise_epilogue.c: from the core's result to the stored value.
  * i32 -> i16 in `unit`; factors acc_scale[i] / unit; shape of the parameter tensors
  * is [n] unless `position` ([H,W,1]). */
-mpqc_status mpqc_emit_requant(struct mpqc_quantiser *q, mpqc_vid acc, const double *acc_scale,
+mpqc_status mpqc_lower_requant(struct mpqc_quantiser *q, mpqc_vid acc, const double *acc_scale,
                               int64_t n, double sign, float unit, unsigned mult_bits,
                               const struct mpqc_type *position, mpqc_vid *out) MPQC_MUST_CHECK;
 /* 8 bits -> i16 in `unit`. */
-mpqc_status mpqc_emit_rescale(struct mpqc_quantiser *q, mpqc_vid v, double sign, float unit,
+mpqc_status mpqc_lower_rescale(struct mpqc_quantiser *q, mpqc_vid v, double sign, float unit,
                               mpqc_vid *out) MPQC_MUST_CHECK;
 /* i16 in units of scale / 2^frac -> u8, clamped as the cluster says, then its table. */
-mpqc_status mpqc_emit_narrow(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid v,
+mpqc_status mpqc_lower_narrow(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid v,
                              struct mpqc_params to, int frac, mpqc_vid *out) MPQC_MUST_CHECK;
 /* Parameters of the 8-bit value that the epilogue's narrow makes. */
 struct mpqc_params mpqc_cluster_params(struct mpqc_quantiser *q, const struct mpqc_cluster *c);
 /* The table of a cluster's chain, from 8-bit input `v`. */
-mpqc_status mpqc_emit_table(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid v,
+mpqc_status mpqc_lower_table(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid v,
                             mpqc_vid *out) MPQC_MUST_CHECK;
 
 #endif

@@ -82,8 +82,8 @@ static mpqc_status convert(struct mpqc_quantiser *q, mpqc_vid v, struct mpqc_par
     int f = 6;
     while (f > 0 && ldexp(scale / (double)to.scale, f) >= MAX_RESCALE) f--;
     mpqc_vid fixed;
-    MPQC_TRY(mpqc_emit_rescale(q, v, 1, ldexpf(to.scale, -f), &fixed));
-    return mpqc_emit_narrow(q, NULL, fixed, to, f, out);
+    MPQC_TRY(mpqc_lower_rescale(q, v, 1, ldexpf(to.scale, -f), &fixed));
+    return mpqc_lower_narrow(q, NULL, fixed, to, f, out);
 }
 
 mpqc_status mpqc_as_int(struct mpqc_quantiser *q, mpqc_vid v, const struct mpqc_params *want,
@@ -224,7 +224,7 @@ static mpqc_status emit_core(struct mpqc_quantiser *q, const struct mpqc_cluster
     case MPQC_RULE_MUL: return emit_mul(q, &n, a);
     case MPQC_RULE_MEAN: return emit_mean(q, &n, a);
     case MPQC_RULE_AVGPOOL: return emit_avgpool(q, &n, a);
-    default: return mpqc_emit_linear(q, c, unit, &a->v, &a->scale, &a->n);
+    default: return mpqc_lower_linear(q, c, unit, &a->v, &a->scale, &a->n);
     }
 }
 
@@ -274,7 +274,7 @@ static mpqc_status summand(struct mpqc_quantiser *q, const struct mpqc_node *n, 
     mpqc_vid v = n->in[i];
     if (!mpqc_is_const(q->g, v)) {
         MPQC_TRY(mpqc_as_int(q, v, NULL, out));
-        return mpqc_emit_rescale(q, *out, sign, unit, out);
+        return mpqc_lower_rescale(q, *out, sign, unit, out);
     }
     const struct mpqc_value c = *mpqc_value_at(q->g, v);
     size_t count = (size_t)mpqc_type_count(&c.type);
@@ -302,7 +302,7 @@ static mpqc_status emit_sum(struct mpqc_quantiser *q, const struct mpqc_cluster 
     float unit = ldexpf(to.scale, -f);
     for (uint32_t i = 0; i < 2; i++) MPQC_TRY(summand(q, &n, i, unit, &in[i]));
     MPQC_TRY(mpqc_emit(q, MPQC_OP_ADD, in, 2, NULL, out));
-    return mpqc_emit_narrow(q, c, *out, to, f, out);
+    return mpqc_lower_narrow(q, c, *out, to, f, out);
 }
 
 /* ---- a core and its epilogue ------------------------------------------------------------------ */
@@ -359,10 +359,10 @@ static mpqc_status emit_with_epilogue(struct mpqc_quantiser *q, const struct mpq
     struct acc a;
     MPQC_TRY(emit_core(q, c, (double)unit, &a));
     unsigned bits = residual || c->wide ? WIDE_BITS : ONE_STEP_BITS;
-    MPQC_TRY(mpqc_emit_requant(q, a.v, a.scale, a.n, sign, unit, bits,
+    MPQC_TRY(mpqc_lower_requant(q, a.v, a.scale, a.n, sign, unit, bits,
                                a.by_position ? &a.position : NULL, out));
     if (residual) MPQC_TRY(add_residual(q, c, unit, out));
-    if (!c->wide) MPQC_TRY(mpqc_emit_narrow(q, c, *out, to, f, out));
+    if (!c->wide) MPQC_TRY(mpqc_lower_narrow(q, c, *out, to, f, out));
     return restore_shape(q, c, out);
 }
 
@@ -417,12 +417,12 @@ static mpqc_status emit_by_rule(struct mpqc_quantiser *q, const struct mpqc_clus
     case MPQC_RULE_SUM: return emit_sum(q, c, out);
     case MPQC_RULE_UNARY:
         MPQC_TRY(mpqc_as_int(q, mpqc_is_const(q->g, n.in[0]) ? n.in[1] : n.in[0], NULL, out));
-        return mpqc_emit_table(q, c, *out, out);
+        return mpqc_lower_table(q, c, *out, out);
     default: return emit_with_epilogue(q, c, out);
     }
 }
 
-mpqc_status mpqc_emit_cluster(struct mpqc_quantiser *q, const struct mpqc_cluster *c)
+mpqc_status mpqc_lower_cluster(struct mpqc_quantiser *q, const struct mpqc_cluster *c)
 {
     mpqc_vid out = MPQC_NONE;
     q->loc = mpqc_node_at(q->g, c->core)->loc;

@@ -22,7 +22,7 @@ static mpqc_status i32_const(struct mpqc_quantiser *q, int64_t n, const int32_t 
     return *out == MPQC_NONE ? MPQC_OOM(q->cx) : MPQC_OK;
 }
 
-mpqc_status mpqc_emit_requant(struct mpqc_quantiser *q, mpqc_vid acc, const double *acc_scale,
+mpqc_status mpqc_lower_requant(struct mpqc_quantiser *q, mpqc_vid acc, const double *acc_scale,
                               int64_t n, double sign, float unit, unsigned mult_bits,
                               const struct mpqc_type *position, mpqc_vid *out)
 {
@@ -45,7 +45,7 @@ mpqc_status mpqc_emit_requant(struct mpqc_quantiser *q, mpqc_vid acc, const doub
     return mpqc_emit(q, MPQC_OP_REQUANT, in, 3, &attrs, out);
 }
 
-mpqc_status mpqc_emit_rescale(struct mpqc_quantiser *q, mpqc_vid v, double sign, float unit,
+mpqc_status mpqc_lower_rescale(struct mpqc_quantiser *q, mpqc_vid v, double sign, float unit,
                               mpqc_vid *out)
 {
     double m = rint(256.0 * (double)mpqc_params_of_new(q, v).scale / (double)unit);
@@ -69,7 +69,7 @@ static int64_t code_of(double real, struct mpqc_params p)
     return (int64_t)fmin(fmax(code, 0), 255); /* infinities included */
 }
 
-mpqc_status mpqc_emit_narrow(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid v,
+mpqc_status mpqc_lower_narrow(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid v,
                              struct mpqc_params to, int frac, mpqc_vid *out)
 {
     double lo = -INFINITY, hi = INFINITY;
@@ -82,10 +82,10 @@ mpqc_status mpqc_emit_narrow(struct mpqc_quantiser *q, const struct mpqc_cluster
     mpqc_attrs_string(&attrs, MPQC_ATTR_TO, "u8");
     MPQC_TRY(mpqc_emit(q, MPQC_OP_NARROW, &v, 1, &attrs, out));
     if (!c || !mpqc_cluster_has_table(c)) return MPQC_OK;
-    return mpqc_emit_table(q, c, *out, out);
+    return mpqc_lower_table(q, c, *out, out);
 }
 
-mpqc_status mpqc_emit_table(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid v,
+mpqc_status mpqc_lower_table(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid v,
                             mpqc_vid *out)
 {
     struct mpqc_params from = mpqc_params_of_new(q, v), to = mpqc_params_of(q, c->out);

@@ -204,7 +204,7 @@ static void linear_attrs(const struct mpqc_node *n, enum mpqc_rule rule, int64_t
     mpqc_attrs_int(attrs, MPQC_ATTR_GROUP, channels);
 }
 
-mpqc_status mpqc_emit_linear(struct mpqc_quantiser *q, const struct mpqc_cluster *c, double unit,
+mpqc_status mpqc_lower_linear(struct mpqc_quantiser *q, const struct mpqc_cluster *c, double unit,
                              mpqc_vid *acc, double **scale, int64_t *n_scale)
 {
     struct mpqc_weights w;
