@@ -35,6 +35,16 @@ static int same_squeezed(uint32_t ra, const int64_t *a, uint32_t rb, const int64
     return n == m && memcmp(x, y, n * sizeof *x) == 0;
 }
 
+/* One of the two is a plain vector with as many elements: flattening moves no data. */
+static int same_flat(uint32_t ra, const int64_t *a, uint32_t rb, const int64_t *b)
+{
+    int64_t x[MPQC_DATA_MAX_RANK], y[MPQC_DATA_MAX_RANK];
+    size_t na, nb;
+    if (squeeze(ra, a, x) > 1 && squeeze(rb, b, y) > 1) return 0;
+    return !mpqc_data_bytes(MPQC_DATA_U8, ra, a, &na) &&
+           !mpqc_data_bytes(MPQC_DATA_U8, rb, b, &nb) && na == nb;
+}
+
 /* The network's shape with its channels moved last: [N,C,H,W] -> [N,H,W,C] and
  * [C,H,W] -> [H,W,C].  Other ranks have no such form. */
 static int channels_last(uint32_t rank, const int64_t *dims, int64_t *out)
@@ -89,6 +99,9 @@ static int fit_shape(const struct mpqc_array *a, uint32_t rank, const int64_t *d
         return 0;
     }
     if (same_squeezed(sr, s, rank, dims)) return 0;
+    /* Whether a vector has the channels first or last is not known: not for colours. */
+    int colours = known_last(a, pre) && sr >= 3 && s[sr - 1] != 1;
+    if (same_flat(sr, s, rank, dims) && !colours) return 0;
     /* A network whose batch is fixed at more than 1 may be fed with exactly one batch. */
     f->samples = 1;
     return a->rank == rank && memcmp(a->dims, dims, rank * sizeof *dims) == 0 ? 0 : -1;
