@@ -218,6 +218,11 @@ static mpqc_status plan_reshape(struct move *m)
     const struct mpqc_type *x = type_of(m, m->node->in[0]), *y = type_of(m, m->out);
     int64_t own[MPQC_MAX_RANK], dims[MPQC_NEST_RANK], to[MPQC_NEST_RANK], from[MPQC_NEST_RANK];
     mpqc_value_strides(m->e, m->node->in[0], own);
+    if (mpqc_type_same_shape(x, y)) {
+        copy(m, 1, y->rank, y->dims, m->to, 0, own, 0);
+        m->whole = true;
+        return MPQC_OK;
+    }
     struct side a = merged(x, own), b = merged(y, m->to);
     uint32_t i = a.rank, j = b.rank, at = MPQC_NEST_RANK;
     while (i > 0 && j > 0 && at > 0) {
@@ -236,7 +241,6 @@ static mpqc_status plan_reshape(struct move *m)
         return MPQC_FAIL(m->e->cx, UNSUPPORTED, where_of(m->node),
                          "this reshape needs an element order that cannot be copied in strides");
     copy(m, 1, MPQC_NEST_RANK - at, dims + at, to + at, 0, from + at, 0);
-    m->whole = mpqc_type_same_shape(x, y);
     return MPQC_OK;
 }
 
