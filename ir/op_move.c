@@ -105,15 +105,13 @@ mpqc_status mpqc_infer_slice(struct mpqc_infer *q)
     MPQC_TRY(mpqc_op_ints(q, MPQC_ATTR_BEGIN, x->rank, false, &begin));
     MPQC_TRY(mpqc_op_ints(q, MPQC_ATTR_STEP, x->rank, false, &step));
     for (uint32_t d = 0; d < x->rank; d++) {
-        int64_t n = out.dims[d], limit = (int64_t)MPQC_MAX_TENSOR_BYTES, last = 0;
+        int64_t n = out.dims[d], b = begin[d], extent = x->dims[d];
         bool ok = step[d] != 0;
-        if (ok && n > 0) { /* the step matters from the second element on */
-            int64_t room = step[d] > 0 ? x->dims[d] - 1 - begin[d] : begin[d];
-            ok = begin[d] >= 0 && begin[d] < x->dims[d];
-            if (ok && n > 1) {
-                last = step[d] > 0 ? step[d] : step[d] < -limit ? limit : -step[d];
-                ok = last <= room && n - 1 <= room / last;
-            }
+        if (ok && n > 0) ok = b >= 0 && b < extent;
+        if (ok && n > 1) { /* the step matters from the second element on */
+            int64_t room = step[d] > 0 ? extent - 1 - b : b;
+            int64_t stride = step[d] > 0 ? step[d] : step[d] < -room ? room + 1 : -step[d];
+            ok = (n - 1) <= room / stride;
         }
         if (!ok)
             return OP_FAIL(q, MODEL, "slice of %lld elements from %lld by steps of %lld is outside "
@@ -288,7 +286,8 @@ void mpqc_ref_range(const struct mpqc_node *n, const struct mpqc_tensor *const *
             ((float *)out[0]->data)[i] = start + (float)i * delta;
         } else {
             int64_t start = mpqc_op_get(t, in[0]->data, 0), delta = mpqc_op_get(t, in[2]->data, 0);
-            mpqc_op_put(t, out[0]->data, i, start + i * delta);
+            mpqc_op_put(t, out[0]->data, i,
+                        (int64_t)((uint64_t)start + (uint64_t)i * (uint64_t)delta));
         }
     }
 }

@@ -119,21 +119,29 @@ static void fold_sum(const struct pool *p, int64_t from, int64_t to)
         sum[c] += (int32_t)mpqc_op_get(t, p->x->data, from + c) - p->zero;
 }
 
+/* The taps [*first, *end) of `taps` that fall into [0, extent), from `origin` on by
+ * steps.  A window may be far larger than the input, so they are not tried one by one. */
+static void taps_inside(int64_t origin, int64_t step, int64_t taps, int64_t extent, int64_t *first,
+                        int64_t *end)
+{
+    *first = origin < 0 ? (-origin + step - 1) / step : 0;
+    int64_t below = extent > origin ? (extent - origin + step - 1) / step : 0;
+    *end = below < taps ? below : taps;
+    if (*end < *first) *end = *first;
+}
+
 /* Folds the window of one output pixel; how many taps were inside. */
 static int64_t fold_window(const struct pool *p, const struct mpqc_window *w, int64_t n,
                            int64_t top, int64_t left, int64_t to, fold_fn fold)
 {
     const int64_t *dims = p->x->type.dims;
-    int64_t inside = 0;
-    for (int64_t kh = 0; kh < w->kh; kh++) {
-        int64_t h = top + kh * w->dh;
-        if (h < 0 || h >= dims[1]) continue;
-        for (int64_t kw = 0; kw < w->kw; kw++) {
-            int64_t v = left + kw * w->dw;
-            if (v < 0 || v >= dims[2]) continue;
-            fold(p, ((n * dims[1] + h) * dims[2] + v) * dims[3], to);
-            inside++;
-        }
+    int64_t kh, kw, end_h, end_w, first;
+    taps_inside(top, w->dh, w->kh, dims[1], &kh, &end_h);
+    taps_inside(left, w->dw, w->kw, dims[2], &first, &end_w);
+    int64_t inside = (end_h - kh) * (end_w - first);
+    for (; kh < end_h; kh++) {
+        int64_t row = (n * dims[1] + top + kh * w->dh) * dims[2] + left;
+        for (kw = first; kw < end_w; kw++) fold(p, (row + kw * w->dw) * dims[3], to);
     }
     return inside;
 }
