@@ -11,10 +11,9 @@
  *   1. the number of nodes that are not transposes or reshapes, weighted so that
  *      batchnorm counts 4, an affine mul or add with a constant 2, and what a rule
  *      makes of a pattern less than the pattern;
- *   2. the sum over all such nodes of the number of transpositions above them on
- *      the longest path from an input (sinking moves a node above a transposition,
- *      and is done only when no operand gets a new one, or when the result is
- *      transposed back by all its users);
+ *   2. the sum over all such nodes of their levels: the transposes above them on the
+ *      worst path from an input (sinking moves a node above one and must lower its
+ *      level, unless transposes become fewer);
  *   3. the same sum for reshapes;
  *   4. the number of transposes, reshapes, and constants on the left.
  * MAX_SWEEPS is a belt to these braces: a graph that is not finished is still
@@ -59,17 +58,35 @@ static mpqc_status track(struct mpqc_sx *s)
         uint32_t cap = s->g->n_values + s->g->n_values / 2 + 64;
         uint32_t *uses = MPQC_NEW_ARRAY(s->scratch, uint32_t, cap);
         uint64_t *hash = MPQC_NEW_ARRAY(s->scratch, uint64_t, cap);
-        if (!uses || !hash) return MPQC_OOM(s->cx);
+        struct mpqc_sx_level *level = MPQC_NEW_ARRAY(s->scratch, struct mpqc_sx_level, cap);
+        if (!uses || !hash || !level) return MPQC_OOM(s->cx);
         if (s->n_uses) {
             memcpy(uses, s->uses, s->n_uses * sizeof *uses);
             memcpy(hash, s->hash, s->n_uses * sizeof *hash);
+            memcpy(level, s->level, s->n_uses * sizeof *level);
         }
         s->uses = uses;
         s->hash = hash;
+        s->level = level;
         s->cap_uses = cap;
     }
     for (; s->n_uses < s->g->n_values; s->n_uses++) s->uses[s->n_uses] = 0;
     return MPQC_OK;
+}
+
+/* The level of what n computes, from its inputs. */
+static void set_level(struct mpqc_sx *s, const struct mpqc_node *n)
+{
+    struct mpqc_sx_level max = {0, 0};
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        if (n->in[i] == MPQC_NONE) continue;
+        const struct mpqc_sx_level *l = &s->level[n->in[i]];
+        if (l->transposes > max.transposes) max.transposes = l->transposes;
+        if (l->reshapes > max.reshapes) max.reshapes = l->reshapes;
+    }
+    max.transposes += n->op == MPQC_OP_TRANSPOSE;
+    max.reshapes += n->op == MPQC_OP_RESHAPE;
+    s->level[n->out[0]] = max;
 }
 
 static mpqc_status recount(struct mpqc_sx *s)
@@ -148,6 +165,7 @@ mpqc_status mpqc_sx_add(struct mpqc_sx *s, enum mpqc_op op, const mpqc_vid *in, 
     if (!mpqc_def(s->g, *out)) return MPQC_OK;
     for (uint32_t i = 0; i < n_in; i++)
         if (in[i] != MPQC_NONE) s->uses[in[i]]++;
+    set_level(s, mpqc_def(s->g, *out));
     return MPQC_OK;
 }
 
@@ -204,9 +222,11 @@ mpqc_status mpqc_sx_transpose(struct mpqc_sx *s, mpqc_vid x, const int64_t *perm
 
 /* ---- sweeps ---- */
 
-/* Tries the rules at node `id` until it is gone or none fires. */
+/* Tries the rules at node `id` until it is gone or none fires.  What is above it has
+ * been visited, so levels are exact. */
 static mpqc_status rewrite(struct mpqc_sx *s, mpqc_nid id, bool *changed)
 {
+    set_level(s, mpqc_node_at(s->g, id));
     for (size_t i = 0; i < MPQC_LEN(rows); i++) {
         struct mpqc_node n = *mpqc_node_at(s->g, id);
         bool done = false;

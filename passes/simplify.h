@@ -24,6 +24,11 @@ enum mpqc_sx_phase {
     MPQC_SX_PHASES
 };
 
+/* How many transposes and reshapes lie above a value, on the worst path. */
+struct mpqc_sx_level {
+    uint32_t transposes, reshapes;
+};
+
 struct mpqc_sx {
     struct mpqc_cx *cx;
     struct mpqc_graph *g;
@@ -31,7 +36,8 @@ struct mpqc_sx {
     enum mpqc_sx_phase phase;
     uint32_t *uses;    /* by value: exact number of uses, graph outputs included */
     uint64_t *hash;    /* by value: content hash of a constant, 0 for not yet */
-    uint32_t n_uses;   /* values known to `uses` and `hash` */
+    struct mpqc_sx_level *level; /* by value */
+    uint32_t n_uses;   /* values known to the arrays above */
     uint32_t cap_uses;
 };
 

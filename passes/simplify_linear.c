@@ -209,21 +209,50 @@ static bool takes_affine(const struct mpqc_sx *s, const struct mpqc_node *n, boo
     return !shift || (!w.pads[0] && !w.pads[1] && !w.pads[2] && !w.pads[3]);
 }
 
+/* Steps from value v up over a transpose that only its user needs; perm stays the
+ * identity when there is none. */
+static mpqc_vid skip_transpose(const struct mpqc_sx *s, mpqc_vid v, int64_t *perm)
+{
+    const struct mpqc_node *t = mpqc_sx_def(s, v, MPQC_OP_TRANSPOSE);
+    uint32_t rank = mpqc_sx_type(s, v)->rank;
+    for (uint32_t i = 0; i < rank; i++) perm[i] = i;
+    if (!t || s->uses[v] != 1) return v;
+    memcpy(perm, mpqc_attr_ints(t, MPQC_ATTR_PERM), rank * sizeof *perm);
+    return t->in[0];
+}
+
+/* Constant v, an operand of type x that is then transposed by perm, varies along the
+ * last axis of the result alone: its elements. */
+static const float *channel_before(const struct mpqc_sx *s, mpqc_vid v, const struct mpqc_type *x,
+                                   const int64_t *perm, int64_t *count)
+{
+    const struct mpqc_type *t = mpqc_sx_type(s, v);
+    const float *c = mpqc_sx_f32(s, v);
+    if (!c || x->rank == 0 || t->rank > x->rank) return NULL;
+    *count = mpqc_type_count(t);
+    if (*count == 1) return s->phase < MPQC_SX_SCALAR ? NULL : c;
+    int64_t axis = perm[x->rank - 1] - (int64_t)(x->rank - t->rank); /* of the constant */
+    return axis >= 0 && t->dims[axis] == *count ? c : NULL;
+}
+
 /* Removes a node. */
 mpqc_status mpqc_sx_affine_before(struct mpqc_sx *s, const struct mpqc_node *n, bool *done)
 {
-    int64_t count;
+    int64_t count, perm[MPQC_MAX_RANK];
     mpqc_vid w = MPQC_NONE, b = MPQC_NONE, out;
-    const struct mpqc_node *pre = n->n_in ? mpqc_def(s->g, n->in[0]) : NULL;
+    if (!(mpqc_ops[n->op].traits & MPQC_T_LINEAR)) return MPQC_OK;
+    mpqc_vid v = skip_transpose(s, n->in[0], perm);
+    const struct mpqc_node *pre = mpqc_def(s->g, v);
     if (!pre || (pre->op != MPQC_OP_MUL && pre->op != MPQC_OP_ADD)) return MPQC_OK;
     bool shift = pre->op == MPQC_OP_ADD;
-    if (s->uses[n->in[0]] != 1 || !takes_affine(s, n, shift)) return MPQC_OK;
-    const struct mpqc_type *t = mpqc_sx_type(s, n->in[0]);
+    if (s->uses[v] != 1 || !takes_affine(s, n, shift)) return MPQC_OK;
+    const struct mpqc_type *t = mpqc_sx_type(s, v);
     mpqc_vid x = pre->in[0];
-    const float *c = foldable(s, pre->in[1], t, &count);
+    const float *c = channel_before(s, pre->in[1], t, perm, &count);
     if (!c || !mpqc_type_same_shape(t, mpqc_sx_type(s, x))) return MPQC_OK;
     if (shift) MPQC_TRY(shifted_bias(s, n, c, count, &b));
     else MPQC_TRY(scaled_rows(s, n, c, count, &w));
+    MPQC_TRY(mpqc_sx_transpose(s, x, perm, n->loc, &x));
     MPQC_TRY(make_linear(s, n, x, w, b, &out));
     mpqc_sx_done(s, n->out[0], out, done);
     return MPQC_OK;

@@ -154,22 +154,43 @@ static struct mpqc_type widened(const struct mpqc_type *t, uint32_t rank)
     return mpqc_type_make(t->dtype, rank, dims);
 }
 
-/* How many transposes operand v needs to be read as it was before perm: -1 if it gives
- * one up, 0 if it is constant, moves only extents of one, or has been transposed so
- * for somebody else, 1 otherwise. */
-static int operand_cost(const struct mpqc_sx *s, mpqc_vid v, uint32_t rank, const int64_t *perm)
+/* What it takes to read an operand as it was before a transposition. */
+struct cost {
+    uint32_t given_up; /* transposes that nobody needs any more */
+    uint32_t needed;   /* new transposes */
+    struct mpqc_sx_level level;
+};
+
+static void raise_level(struct cost *c, struct mpqc_sx_level l, uint32_t transposes,
+                        uint32_t reshapes)
+{
+    if (l.transposes + transposes > c->level.transposes)
+        c->level.transposes = l.transposes + transposes;
+    if (l.reshapes + reshapes > c->level.reshapes) c->level.reshapes = l.reshapes + reshapes;
+}
+
+/* Adds what operand v costs.  A constant costs nothing; one that has been transposed
+ * by perm becomes what it was; where only extents of one move, a reshape does it,
+ * which merges with a reshape that is there; the same transposition may exist already. */
+static void add_cost(const struct mpqc_sx *s, mpqc_vid v, uint32_t rank, const int64_t *perm,
+                     struct cost *c)
 {
     int64_t inverse[MPQC_MAX_RANK], p[MPQC_MAX_RANK];
     mpqc_vid x;
     struct mpqc_type wide = widened(mpqc_sx_type(s, v), rank);
-    if (mpqc_is_const(s->g, v)) return 0;
-    mpqc_sx_inverse(rank, perm, inverse);
     bool same_rank = mpqc_sx_type(s, v)->rank == rank;
-    if (same_rank && mpqc_sx_def(s, v, MPQC_OP_TRANSPOSE) && mpqc_sx_transposed(s, v, p, &x) &&
-        memcmp(p, perm, rank * sizeof *p) == 0)
-        return -1;
-    if (mpqc_sx_moves_units(&wide, inverse)) return 0;
-    return same_rank && exists(s, v, inverse) ? 0 : 1;
+    if (mpqc_is_const(s->g, v)) return;
+    mpqc_sx_inverse(rank, perm, inverse);
+    if (same_rank && mpqc_sx_transposed(s, v, p, &x) && memcmp(p, perm, rank * sizeof *p) == 0) {
+        c->given_up += mpqc_sx_def(s, v, MPQC_OP_TRANSPOSE) && s->uses[v] == 1;
+        raise_level(c, s->level[x], 0, 0);
+    } else if (mpqc_sx_moves_units(&wide, inverse)) {
+        bool free = mpqc_sx_def(s, v, MPQC_OP_RESHAPE) || mpqc_type_count(&wide) == 1;
+        raise_level(c, s->level[v], 0, free ? 0 : 1);
+    } else {
+        c->needed += !same_rank || !exists(s, v, inverse);
+        raise_level(c, s->level[v], 1, 0);
+    }
 }
 
 /* The operand as it was before perm. */
@@ -189,24 +210,25 @@ static mpqc_status untranspose(struct mpqc_sx *s, mpqc_vid v, uint32_t rank, con
     return mpqc_sx_transpose(s, *out, inverse, loc, out);
 }
 
-/* Can n be moved above the transposition perm of one of its operands, `by`? */
+/* Can n be moved above the transposition perm of one of its operands, `by`?  Yes, if
+ * it gets a lower level for it; new transposes must be outweighed by those given up:
+ * one is left behind n, unless all users undo it. */
 static bool worth_sinking(const struct mpqc_sx *s, const struct mpqc_node *n, mpqc_vid by,
                           const int64_t *perm)
 {
     const struct mpqc_type *y = mpqc_sx_type(s, n->out[0]);
+    const struct mpqc_sx_level *now = &s->level[n->out[0]];
     struct mpqc_type inner = before(y, perm);
     int64_t inverse[MPQC_MAX_RANK];
-    int given_up = 0, needed = 0;
+    struct cost c = {0};
     if (!stays_free(s, by, &inner, perm)) return false;
-    for (uint32_t i = 0; i < n->n_in; i++) {
-        int cost = operand_cost(s, n->in[i], y->rank, perm);
-        if (cost < 0) given_up++;
-        else needed += cost;
-    }
-    if (needed == 0) return true;
+    for (uint32_t i = 0; i < n->n_in; i++) add_cost(s, n->in[i], y->rank, perm, &c);
+    bool lower = c.level.transposes < now->transposes ||
+                 (c.level.transposes == now->transposes && c.level.reshapes < now->reshapes);
+    if (c.needed == 0) return lower;
+    if (c.given_up > c.needed + 1) return c.level.transposes <= now->transposes;
     mpqc_sx_inverse(y->rank, perm, inverse);
-    if (given_up > needed + 1) return true;
-    return given_up >= needed && undone_by_users(s, n->out[0], inverse, LOOKAHEAD);
+    return c.given_up >= c.needed && undone_by_users(s, n->out[0], inverse, LOOKAHEAD);
 }
 
 /* The first operand of n's rank that is a transposition past which n may move. */
