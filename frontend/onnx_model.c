@@ -72,7 +72,7 @@ struct input {
     uint32_t rank;
     int64_t dims[MPQC_MAX_RANK];         /* -1: dynamic */
     const char *symbol[MPQC_MAX_RANK];   /* its name, or NULL */
-    const struct mpqc_shape_option *option;
+    bool empty;                          /* some extent is 0 */
 };
 
 struct inputs {
@@ -100,10 +100,12 @@ static mpqc_status read_shape(struct mpqc_imp *im, const Onnx__TypeProto__Tensor
     for (uint32_t i = 0; i < in->rank; i++) {
         const Onnx__TensorShapeProto__Dimension *d = t->shape->dim[i];
         in->dims[i] = -1;
-        /* Some exporters write 0 or -1 for "unknown". */
-        if (d->value_case == ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE &&
-            d->dim_value > 0)
+        /* Some exporters write 0 or -1 for "unknown"; 0 might also be meant. */
+        bool number = d->value_case == ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE;
+        if (number && d->dim_value > 0)
             in->dims[i] = d->dim_value;
+        else if (number && d->dim_value == 0)
+            in->empty = true;
         else if (d->value_case == ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM &&
                  d->dim_param && *d->dim_param)
             in->symbol[i] = d->dim_param;
@@ -220,6 +222,7 @@ static mpqc_status apply_shape(struct mpqc_imp *im, struct inputs *all,
     if (!in->ranked)
         for (uint32_t d = 0; d < o->rank; d++) in->dims[d] = -1;
     in->ranked = true;
+    in->empty = false;
     in->rank = o->rank;
     for (uint32_t d = 0; d < o->rank; d++) {
         if (o->dims[d] < 1)
@@ -285,6 +288,10 @@ static mpqc_status resolve(struct mpqc_imp *im, struct inputs *all, struct input
                          "the file does not say the shape of input '%s': give it with -shape=%s:...",
                          in->name, in->name);
     int64_t count = 1;
+    if (in->empty)
+        return MPQC_FAIL(im->cx, UNSUPPORTED, at_input(im, in),
+                         "input '%s' has a dimension of 0: give the shape with -shape=%s:...",
+                         in->name, in->name);
     for (uint32_t d = 0; d < in->rank; d++) {
         if (in->dims[d] < 0 && in->symbol[d])
             in->dims[d] = all->value[mpqc_imp_names_find(&all->symbols, in->symbol[d])];

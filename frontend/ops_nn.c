@@ -214,10 +214,11 @@ static mpqc_status transposed_pads(struct mpqc_imp_node *n, struct window *w, co
     for (uint32_t i = 0; i < w->rank; i++) {
         int64_t out = shape ? shape[i] : in[i] * w->stride[i];
         int64_t total = w->stride[i] * (in[i] - 1) + more[i] + reach(w, i) - out;
-        if (out < 1 || total < 0)
-            return mpqc_imp_unsupported(n, "an output_shape larger than the input gives");
+        if (out < 1 || out >= WINDOW_LIMIT)
+            return mpqc_imp_invalid(n, "output_shape holds %lld", (long long)out);
         bool lower = strcmp(pad, "SAME_UPPER") != 0;
         w->before[i] = lower ? total - total / 2 : total / 2;
+        if (total < 0) w->before[i] = 0; /* what is missing is appended */
         w->after[i] = total - w->before[i];
     }
     return MPQC_OK;
