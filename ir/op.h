@@ -146,9 +146,14 @@ void mpqc_walk_next(struct mpqc_walk *w);
 void mpqc_op_strides(uint32_t rank, const int64_t *dims, int64_t *stride);
 
 /* Up to MPQC_GEMM_ROWS rows of out[r][c] += sum_k x[r][k] * w[k][c]; see op_gemm.c. */
+#define MPQC_GEMM_TILE 12 /* rows are a multiple of it in x */
+#ifdef MPQC_TINY /* many blocks in small tests */
+#define MPQC_GEMM_ROWS MPQC_GEMM_TILE
+#define MPQC_GEMM_K 8
+#else
 #define MPQC_GEMM_ROWS 96
 #define MPQC_GEMM_K 256
-#define MPQC_GEMM_TILE 12 /* rows are a multiple of it in x */
+#endif
 struct mpqc_gemm {
     enum mpqc_dtype w_dtype; /* F32 or an integer of at most 8 bits */
     const void *w;           /* element [k][c] at k * w_stride + c */
