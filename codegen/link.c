@@ -155,11 +155,9 @@ static mpqc_status run_lld(struct mpqc_cx *cx, const char *path, const char *obj
                            const char *to)
 {
     const char *args[] = {
-        "ld.lld",         "-shared",    "-soname",      base_name(path), "--build-id=none",
-        "--hash-style=both", "-z",      "relro",        "-z",            "now",
-        "-z",             "noexecstack", "-z",          "defs",          "-z",
-        "separate-code",  "--threads=1", "--no-dynamic-linker", "-o",    to,
-        object,
+        "ld.lld", "-shared", "-soname", base_name(path), "--build-id=none", "--hash-style=both",
+        "-z", "relro", "-z", "now", "-z", "noexecstack", "-z", "defs", "--threads=1",
+        "--no-dynamic-linker", "-o", to, object,
     };
     char *argv[MPQC_LEN(args) + 1] = {NULL};
     const char *program[] = {MPQC_LLD, "ld.lld-19", "ld.lld"};

@@ -3,7 +3,7 @@
  * The code of movement kernels.  Planes, out[r][c] = in[c][r] with both sides
  * contiguous in one of the two, come in two kinds: few columns (2 to 4: the pixels of
  * an image, channel shuffles) are interleaved vector by vector, others are cut into
- * square tiles that are transposed in registers by rounds of interleaving.
+ * tiles that are transposed in registers by rounds of interleaving.
  */
 #include "codegen/move.h"
 
@@ -29,12 +29,26 @@ static bool interleaves(const struct move *m, const struct plane *p)
            p->rows >= 16;
 }
 
-/* The side of a square tile, 0 if the plane is too small for one. */
-static int64_t tile_of(const struct move *m, const struct plane *p)
+/* A tile: `columns` vectors of `rows` elements in, all of them in registers at once. */
+struct tile {
+    unsigned rows, columns;
+};
+
+static unsigned power_below(int64_t n, unsigned most)
 {
-    int64_t t = TILE_BYTES / m->bytes;
-    while (t > 1 && (t > p->rows || t > p->columns)) t /= 2;
-    return t >= 4 || (t == 2 && m->bytes == 8) ? t : 0;
+    while (most > n) most /= 2;
+    return most;
+}
+
+/* The largest tile that fits; columns 0: the plane is too small for one. */
+static struct tile tile_of(const struct move *m, const struct plane *p)
+{
+    unsigned row = TILE_BYTES / m->bytes;
+    unsigned registers = m->e->target->isa->registers > 16 ? row : row < 8 ? row : 8;
+    struct tile t = {power_below(p->rows, row), power_below(p->columns, registers)};
+    if (t.columns > t.rows) t.columns = t.rows;
+    if (t.columns < (m->bytes == 8 ? 2 : 4)) t.columns = 0;
+    return t;
 }
 
 /* Cuts the rows of a plane that is the whole nest, so that threads can share it. */
@@ -61,7 +75,7 @@ void mpqc_move_choose_plane(const struct move *m, struct move_job *j)
     int64_t one = m->bytes;
     if (n->stride[0][c] != one || n->stride[1][r] != one || n->stride[1][c] == one) return;
     struct plane p = plane_of(j);
-    if (!interleaves(m, &p) && tile_of(m, &p) == 0) return;
+    if (!interleaves(m, &p) && tile_of(m, &p).columns == 0) return;
     n->plane = true;
     if (m->single && n->rank == 2) cut_rows(n);
 }
@@ -105,56 +119,59 @@ static void interleave_plane(struct mpqc_emit_cx *e, const struct plane *p, LLVM
     if (full < p->rows) interleave(e, p, out, in, mpqc_b_i64(e, p->rows - lanes), lanes);
 }
 
-/* ---- square tiles ------------------------------------------------------------------------- */
+/* ---- tiles -------------------------------------------------------------------------------- */
 
-/* Interleaving the first half of the rows with the second, log2(t) times, transposes. */
-static void transpose_tile(struct mpqc_emit_cx *e, LLVMValueRef *v, unsigned t)
+/* Interleaving the first half of the vectors with the second, once for each doubling of
+ * columns, leaves the elements in the order of the result. */
+static void transpose_tile(struct mpqc_emit_cx *e, LLVMValueRef *v, struct tile t)
 {
     int low[16], high[16];
-    for (unsigned i = 0; i < t; i++) {
-        low[i] = (int)(i / 2 + i % 2 * t);
-        high[i] = low[i] + (int)t / 2;
+    unsigned half = t.columns / 2;
+    for (unsigned i = 0; i < t.rows; i++) {
+        low[i] = (int)(i / 2 + i % 2 * t.rows);
+        high[i] = low[i] + (int)t.rows / 2;
     }
-    for (unsigned round = 1; round < t; round *= 2) {
+    for (unsigned round = 1; round < t.columns; round *= 2) {
         LLVMValueRef w[16];
-        for (unsigned i = 0; i < t / 2; i++) {
-            w[2 * i] = mpqc_b_shuffle(e, v[i], v[i + t / 2], low, t);
-            w[2 * i + 1] = mpqc_b_shuffle(e, v[i], v[i + t / 2], high, t);
+        for (unsigned i = 0; i < half; i++) {
+            w[2 * i] = mpqc_b_shuffle(e, v[i], v[i + half], low, t.rows);
+            w[2 * i + 1] = mpqc_b_shuffle(e, v[i], v[i + half], high, t.rows);
         }
-        for (unsigned i = 0; i < t; i++) v[i] = w[i];
+        for (unsigned i = 0; i < t.columns; i++) v[i] = w[i];
     }
 }
 
-static void tile(const struct move *m, const struct plane *p, LLVMValueRef out, LLVMValueRef in,
-                 LLVMValueRef row, LLVMValueRef column, unsigned t)
+static void tile_code(const struct move *m, const struct plane *p, LLVMValueRef out,
+                      LLVMValueRef in, LLVMValueRef row, LLVMValueRef column, struct tile t)
 {
     struct mpqc_emit_cx *e = m->e;
-    LLVMValueRef v[16];
-    LLVMTypeRef element = m->bytes == 1 ? e->i8 : m->bytes == 2 ? e->i16 : m->bytes == 4 ? e->i32
-                                                                                          : e->i64;
-    LLVMTypeRef type = mpqc_b_vec(element, t);
-    LLVMValueRef zero = mpqc_b_i64(e, 0);
+    LLVMValueRef v[16], zero = mpqc_b_i64(e, 0);
+    LLVMTypeRef type = mpqc_b_vec(LLVMIntTypeInContext(e->llvm, m->bytes * 8), t.rows);
     in = mpqc_b_gep(e, in, mpqc_b_madd(e, row, m->bytes, mpqc_b_madd(e, column, p->in_column, zero)));
     out = mpqc_b_gep(e, out,
                      mpqc_b_madd(e, column, m->bytes, mpqc_b_madd(e, row, p->out_row, zero)));
-    for (unsigned i = 0; i < t; i++)
+    for (unsigned i = 0; i < t.columns; i++)
         v[i] = mpqc_b_load(e, type, mpqc_b_gep_const(e, in, (int64_t)i * p->in_column), 1);
     transpose_tile(e, v, t);
-    for (unsigned i = 0; i < t; i++)
-        mpqc_b_store(e, v[i], mpqc_b_gep_const(e, out, (int64_t)i * p->out_row), 1);
+    for (unsigned r = 0; r < t.rows; r++) {
+        unsigned at = r * t.columns;
+        LLVMValueRef part = mpqc_b_part(e, v[at / t.rows], at % t.rows, t.columns);
+        mpqc_b_store(e, part, mpqc_b_gep_const(e, out, (int64_t)r * p->out_row), 1);
+    }
 }
 
 /* All tiles along the columns, the last one overlapping. */
 static void tile_row(const struct move *m, const struct plane *p, LLVMValueRef out,
-                     LLVMValueRef in, LLVMValueRef row, unsigned t)
+                     LLVMValueRef in, LLVMValueRef row, struct tile t)
 {
     struct mpqc_emit_cx *e = m->e;
     struct mpqc_loop l;
-    int64_t full = p->columns / t * t;
-    mpqc_b_loop_begin(e, &l, mpqc_b_i64(e, 0), mpqc_b_i64(e, full), t, "tile");
-    tile(m, p, out, in, row, l.iv, t);
+    int64_t full = p->columns / t.columns * t.columns;
+    mpqc_b_loop_begin(e, &l, mpqc_b_i64(e, 0), mpqc_b_i64(e, full), t.columns, "tile");
+    tile_code(m, p, out, in, row, l.iv, t);
     mpqc_b_loop_end(e, &l);
-    if (full < p->columns) tile(m, p, out, in, row, mpqc_b_i64(e, p->columns - t), t);
+    if (full < p->columns)
+        tile_code(m, p, out, in, row, mpqc_b_i64(e, p->columns - t.columns), t);
 }
 
 static void plane_code(struct mpqc_emit_cx *e, void *user, LLVMValueRef const *ptr)
@@ -166,12 +183,12 @@ static void plane_code(struct mpqc_emit_cx *e, void *user, LLVMValueRef const *p
         return;
     }
     struct mpqc_loop l;
-    unsigned t = (unsigned)tile_of(m, &p);
-    int64_t full = p.rows / t * t;
-    mpqc_b_loop_begin(e, &l, mpqc_b_i64(e, 0), mpqc_b_i64(e, full), t, "tiles");
+    struct tile t = tile_of(m, &p);
+    int64_t full = p.rows / t.rows * t.rows;
+    mpqc_b_loop_begin(e, &l, mpqc_b_i64(e, 0), mpqc_b_i64(e, full), t.rows, "tiles");
     tile_row(m, &p, ptr[0], ptr[1], l.iv, t);
     mpqc_b_loop_end(e, &l);
-    if (full < p.rows) tile_row(m, &p, ptr[0], ptr[1], mpqc_b_i64(e, p.rows - t), t);
+    if (full < p.rows) tile_row(m, &p, ptr[0], ptr[1], mpqc_b_i64(e, p.rows - t.rows), t);
 }
 
 /* ---- runs ----------------------------------------------------------------------------------- */
