@@ -98,7 +98,7 @@ mpqc_status mpqc_write_header(struct mpqc_cx *cx, const struct mpqc_codegen_requ
     mpqc_buf_puts(to, "/* Made by mpqc " MPQC_VERSION " from the network '");
     add_comment_text(to, g->name ? g->name : "");
     mpqc_buf_puts(to, "'. */\n");
-    mpqc_buf_printf(to, "#ifndef %s_H\n#define %s_H\n\n#include \"mpqc_model.h\"\n\n", prefix,
+    mpqc_buf_printf(to, "#ifndef %s_FACTS_H\n#define %s_FACTS_H\n\n#include \"mpqc_model.h\"\n\n", prefix,
                     prefix);
     mpqc_buf_printf(to,
                     "#ifdef __cplusplus\nextern \"C\" {\n#endif\n"

@@ -13,6 +13,7 @@
 #include "ir/text.h"
 
 #include <dlfcn.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -298,6 +299,13 @@ static inline void rig_run_here(struct rig *r, const struct rig_case *c, const c
 
 /* ---- running elsewhere --------------------------------------------------------------------- */
 
+static inline void rig_unload(void)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/mpqc-rig-loader-%d", (int)getpid());
+    unlink(path);
+}
+
 /* The loader for AArch64, built once per test program; NULL with a printed reason
  * where the tools are missing. */
 static inline const char *rig_loader(void)
@@ -312,17 +320,11 @@ static inline const char *rig_loader(void)
                  "%s/tests/support/run_raw.c -ldl 2>/dev/null",
                  MPQC_SOURCE_DIR, path, MPQC_SOURCE_DIR);
         state = system(command) == 0 ? 1 : 2;
+        atexit(rig_unload);
         if (state == 2)
             print_message("skipped on aarch64: qemu-aarch64 or aarch64-linux-gnu-gcc is missing\n");
     }
     return state == 1 ? path : NULL;
-}
-
-static inline void rig_unload(void)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/tmp/mpqc-rig-loader-%d", (int)getpid());
-    unlink(path);
 }
 
 static inline void rig_file(const char *path, void *data, size_t n, bool write)

@@ -42,7 +42,6 @@ static void test_cases(void **state)
         rig_check(&c);
         free(text);
     }
-    rig_unload();
 }
 
 int main(void)
