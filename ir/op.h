@@ -10,6 +10,7 @@
 #define MPQC_IR_OP_H
 
 #include "ir/dyadic.h"
+#include "ir/elements.h"
 #include "ir/ir.h"
 
 #define OP(name, text, in_min, in_max, n_out, traits, infer, ref, macs, attrs, doc)               \
@@ -85,9 +86,6 @@ struct mpqc_window mpqc_window_of(const struct mpqc_node *n, int64_t kh, int64_t
 
 /* ---- kernels -------------------------------------------------------------------- */
 
-/* Integer element i of a buffer, whatever its type; storing wraps. */
-int64_t mpqc_op_get(enum mpqc_dtype t, const void *p, int64_t i);
-void mpqc_op_put(enum mpqc_dtype t, void *p, int64_t i, int64_t v);
 /* exp(x) for arguments of f32 functions: 2^n exp(r), |r| <= ln(2) / 2, by Taylor's
  * series to r^12 / 12!, relative error below 1e-15.  Only + and * of doubles, so
  * that loops vectorise and every machine gives the same bits; the C library's exp

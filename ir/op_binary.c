@@ -196,6 +196,13 @@ static void run_f32(row_f32 row, const struct mpqc_tensor *const *in, struct mpq
             w.step[2], (float *)out->data + w.at[0], w.len);
 }
 
+/* The residual sums of integer networks. */
+MPQC_CLONES static void add_i16(const int16_t *restrict a, const int16_t *restrict b,
+                                int16_t *restrict sum, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) sum[i] = (int16_t)mpqc_sat16(a[i] + b[i]);
+}
+
 /* Integers of any type: zero points are subtracted for mul; i16 sums saturate. */
 static void run_int(enum mpqc_op op, const struct mpqc_tensor *const *in, struct mpqc_tensor *out)
 {
@@ -203,15 +210,19 @@ static void run_int(enum mpqc_op op, const struct mpqc_tensor *const *in, struct
     bool product = op == MPQC_OP_MUL && a->quant;
     int64_t zero_a = product ? a->quant->zero[0] : 0, zero_b = product ? b->quant->zero[0] : 0;
     bool saturate = op == MPQC_OP_ADD && a->dtype == MPQC_DT_I16;
+    if (saturate && mpqc_type_same_shape(a, b)) {
+        add_i16(in[0]->data, in[1]->data, out->data, mpqc_type_count(a));
+        return;
+    }
     struct mpqc_walk w;
     walk_two(&w, in, out);
     for (mpqc_walk_start(&w); !w.done; mpqc_walk_next(&w)) {
         for (int64_t i = 0; i < w.len; i++) {
-            int64_t x = mpqc_op_get(a->dtype, in[0]->data, w.at[1] + i * w.step[1]) - zero_a;
-            int64_t y = mpqc_op_get(b->dtype, in[1]->data, w.at[2] + i * w.step[2]) - zero_b;
+            int64_t x = mpqc_element_get(a->dtype, in[0]->data, w.at[1] + i * w.step[1]) - zero_a;
+            int64_t y = mpqc_element_get(b->dtype, in[1]->data, w.at[2] + i * w.step[2]) - zero_b;
             int64_t v = binary_int(op, x, y);
             if (saturate) v = mpqc_sat16((int32_t)v);
-            mpqc_op_put(out->type.dtype, out->data, w.at[0] + i, v);
+            mpqc_element_set(out->type.dtype, out->data, w.at[0] + i, v);
         }
     }
 }

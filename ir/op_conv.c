@@ -240,7 +240,7 @@ static void widen_tap(struct depthwise *d, int64_t tap, int16_t *to)
     int64_t at = tap * t->dims[3] + d->first;
     for (int i = 0; i < d->n; i++) {
         int32_t zero = t->quant->zero[t->quant->axis == -1 ? 0 : d->first + i];
-        to[i] = (int16_t)(mpqc_op_get(t->dtype, d->w->data, at + i) - zero);
+        to[i] = (int16_t)(mpqc_element_get(t->dtype, d->w->data, at + i) - zero);
     }
 }
 

@@ -266,7 +266,7 @@ mpqc_status mpqc_infer_range(struct mpqc_infer *q)
     double v[3];
     for (uint32_t i = 0; i < 3; i++)
         v[i] = out.dtype == MPQC_DT_F32 ? (double)*(const float *)q->in_data[i]
-                                        : (double)mpqc_op_get(out.dtype, q->in_data[i], 0);
+                                        : (double)mpqc_element_get(out.dtype, q->in_data[i], 0);
     double n = ceil((v[1] - v[0]) / v[2]); /* exact for whole numbers below 2^53 */
     if (v[2] == 0 || isnan(n) || n >= (double)MPQC_MAX_TENSOR_BYTES)
         return OP_FAIL(q, MODEL, "range from %g to %g by %g has no end", v[0], v[1], v[2]);
@@ -285,8 +285,9 @@ void mpqc_ref_range(const struct mpqc_node *n, const struct mpqc_tensor *const *
             float start = *(const float *)in[0]->data, delta = *(const float *)in[2]->data;
             ((float *)out[0]->data)[i] = start + (float)i * delta;
         } else {
-            int64_t start = mpqc_op_get(t, in[0]->data, 0), delta = mpqc_op_get(t, in[2]->data, 0);
-            mpqc_op_put(t, out[0]->data, i,
+            int64_t start = mpqc_element_get(t, in[0]->data, 0);
+            int64_t delta = mpqc_element_get(t, in[2]->data, 0);
+            mpqc_element_set(t, out[0]->data, i,
                         (int64_t)((uint64_t)start + (uint64_t)i * (uint64_t)delta));
         }
     }
@@ -484,7 +485,7 @@ static void fill(const struct mpqc_node *n, struct mpqc_tensor *out)
                                          : (int64_t)v;
     for (int64_t i = 0; i < mpqc_type_count(t); i++) {
         if (t->dtype == MPQC_DT_F32) ((float *)out->data)[i] = alpha;
-        else mpqc_op_put(t->dtype, out->data, i, q);
+        else mpqc_element_set(t->dtype, out->data, i, q);
     }
 }
 

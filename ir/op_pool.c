@@ -96,8 +96,8 @@ static void fold_max(const struct pool *p, int64_t from, int64_t to)
         max_u8((const uint8_t *)x + from, (uint8_t *)m + to, p->channels);
     } else {
         for (int64_t c = 0; c < p->channels; c++) {
-            int64_t v = mpqc_op_get(t, x, from + c);
-            if (v > mpqc_op_get(t, m, to + c)) mpqc_op_put(t, m, to + c, v);
+            int64_t v = mpqc_element_get(t, x, from + c);
+            if (v > mpqc_element_get(t, m, to + c)) mpqc_element_set(t, m, to + c, v);
         }
     }
 }
@@ -116,7 +116,7 @@ static void fold_sum(const struct pool *p, int64_t from, int64_t to)
         return;
     }
     for (int64_t c = 0; c < p->channels; c++)
-        sum[c] += (int32_t)mpqc_op_get(t, p->x->data, from + c) - p->zero;
+        sum[c] += (int32_t)mpqc_element_get(t, p->x->data, from + c) - p->zero;
 }
 
 /* The taps [*first, *end) of `taps` that fall into [0, extent), from `origin` on by
@@ -176,7 +176,7 @@ static void begin_max(const struct pool *p, int64_t to)
     enum mpqc_dtype t = p->out->type.dtype;
     for (int64_t c = 0; c < p->channels; c++) {
         if (t == MPQC_DT_F32) ((float *)p->out->data)[to + c] = -INFINITY;
-        else mpqc_op_put(t, p->out->data, to + c, mpqc_dtypes[t].min);
+        else mpqc_element_set(t, p->out->data, to + c, mpqc_dtypes[t].min);
     }
 }
 

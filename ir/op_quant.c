@@ -51,7 +51,7 @@ void mpqc_ref_quantize(const struct mpqc_node *n, const struct mpqc_tensor *cons
         float v = x[i] * factor;
         v = v > low ? v : low;
         v = v < high ? v : high;
-        mpqc_op_put(t->dtype, out[0]->data, i, (int64_t)rintf(v) + zero);
+        mpqc_element_set(t->dtype, out[0]->data, i, (int64_t)rintf(v) + zero);
     }
 }
 
@@ -76,7 +76,7 @@ void mpqc_ref_dequantize(const struct mpqc_node *n, const struct mpqc_tensor *co
     const struct mpqc_quant *quant = t->quant;
     float *y = out[0]->data;
     for (int64_t i = 0, c = 0; i < mpqc_type_count(t); i++) {
-        int64_t q = mpqc_op_get(t->dtype, in[0]->data, i) - quant->zero[c];
+        int64_t q = mpqc_element_get(t->dtype, in[0]->data, i) - quant->zero[c];
         y[i] = (float)q * quant->scale[c];
         if (++c == (int64_t)quant->count) c = 0;
     }
@@ -163,8 +163,9 @@ void mpqc_ref_rescale(const struct mpqc_node *n, const struct mpqc_tensor *const
     const struct mpqc_type *t = &in[0]->type;
     int32_t mult = (int32_t)mpqc_attr_int(n, MPQC_ATTR_MULT), zero = t->quant->zero[0];
     int16_t *y = out[0]->data;
-    for (int64_t i = 0; i < mpqc_type_count(t); i++)
-        y[i] = (int16_t)mpqc_rescale((int32_t)mpqc_op_get(t->dtype, in[0]->data, i) - zero, mult);
+    const void *x = in[0]->data;
+    for (int64_t i = 0, count = mpqc_type_count(t); i < count; i++)
+        y[i] = (int16_t)mpqc_rescale((int32_t)mpqc_element_get(t->dtype, x, i) - zero, mult);
 }
 
 mpqc_status mpqc_infer_narrow(struct mpqc_infer *q)
@@ -193,6 +194,13 @@ mpqc_status mpqc_infer_narrow(struct mpqc_infer *q)
     return mpqc_op_result(q, out);
 }
 
+/* Signed or not, a byte holds the low bits. */
+MPQC_CLONES static void narrow_bytes(const int16_t *restrict x, uint8_t *restrict y, int64_t n,
+                                     int frac, int32_t zero, int32_t lo, int32_t hi)
+{
+    for (int64_t i = 0; i < n; i++) y[i] = (uint8_t)mpqc_narrow(x[i], frac, zero, lo, hi);
+}
+
 void mpqc_ref_narrow(const struct mpqc_node *n, const struct mpqc_tensor *const *in,
                      struct mpqc_tensor *const *out)
 {
@@ -203,8 +211,13 @@ void mpqc_ref_narrow(const struct mpqc_node *n, const struct mpqc_tensor *const 
     int32_t hi = (int32_t)mpqc_attr_int_or(n, MPQC_ATTR_HI, info->max);
     int32_t zero = t->quant->zero[0];
     const int16_t *x = in[0]->data;
-    for (int64_t i = 0; i < mpqc_type_count(t); i++)
-        mpqc_op_put(t->dtype, out[0]->data, i, mpqc_narrow(x[i], frac, zero, lo, hi));
+    int64_t count = mpqc_type_count(t);
+    if (info->bytes == 1) {
+        narrow_bytes(x, out[0]->data, count, frac, zero, lo, hi);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++)
+        mpqc_element_set(t->dtype, out[0]->data, i, mpqc_narrow(x[i], frac, zero, lo, hi));
 }
 
 mpqc_status mpqc_infer_lut(struct mpqc_infer *q)
@@ -234,7 +247,14 @@ void mpqc_ref_lut(const struct mpqc_node *n, const struct mpqc_tensor *const *in
 {
     (void)n;
     const uint8_t *x = in[0]->data;
-    enum mpqc_dtype t = out[0]->type.dtype;
-    for (int64_t i = 0; i < mpqc_type_count(&in[0]->type); i++)
-        mpqc_op_put(t, out[0]->data, i, mpqc_op_get(t, in[1]->data, x[i]));
+    int64_t count = mpqc_type_count(&in[0]->type);
+    if (mpqc_dtypes[out[0]->type.dtype].bytes == 1) {
+        const uint8_t *table = in[1]->data;
+        uint8_t *y = out[0]->data;
+        for (int64_t i = 0; i < count; i++) y[i] = table[x[i]];
+    } else {
+        const uint16_t *table = in[1]->data;
+        uint16_t *y = out[0]->data;
+        for (int64_t i = 0; i < count; i++) y[i] = table[x[i]];
+    }
 }

@@ -101,7 +101,7 @@ static int64_t reduce_int(enum mpqc_op op, const struct mpqc_tensor *x, int64_t 
     for (; !inner.done; mpqc_walk_next(&inner)) {
         for (int64_t j = 0; j < inner.len; j++) {
             int64_t at = first + inner.at[1] + j * inner.step[1];
-            a = fold_int(op, a, mpqc_op_get(x->type.dtype, x->data, at) - zero);
+            a = fold_int(op, a, mpqc_element_get(x->type.dtype, x->data, at) - zero);
         }
     }
     return op == MPQC_OP_REDUCE_MEAN ? a / count : a;
@@ -132,7 +132,7 @@ static void reduce(const struct mpqc_node *n, const struct mpqc_tensor *x, struc
                 ((float *)out->data)[to] =
                     reduce_float(n->op, (const float *)x->data + from, inner, count);
             else
-                mpqc_op_put(out->type.dtype, out->data, to,
+                mpqc_element_set(out->type.dtype, out->data, to,
                             reduce_int(n->op, x, from, inner, count));
         }
     }

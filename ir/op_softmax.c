@@ -76,14 +76,14 @@ static void softmax_int(const struct mpqc_tensor *x, const uint32_t *table,
     uint32_t top = out->type.dtype == MPQC_DT_U8 ? 255 : 32767;
     int64_t m = mpqc_dtypes[t].min;
     for (int64_t i = 0; i < n; i++) {
-        int64_t v = mpqc_op_get(t, x->data, at + i * stride);
+        int64_t v = mpqc_element_get(t, x->data, at + i * stride);
         m = v > m ? v : m;
     }
-    for (int64_t i = 0; i < n; i++) sum += table[m - mpqc_op_get(t, x->data, at + i * stride)];
+    for (int64_t i = 0; i < n; i++) sum += table[m - mpqc_element_get(t, x->data, at + i * stride)];
     for (int64_t i = 0; i < n; i++) {
-        uint32_t e = table[m - mpqc_op_get(t, x->data, at + i * stride)];
+        uint32_t e = table[m - mpqc_element_get(t, x->data, at + i * stride)];
         uint32_t y = ((e << k) + sum / 2) / sum;
-        mpqc_op_put(out->type.dtype, out->data, at + i * stride, y < top ? y : top);
+        mpqc_element_set(out->type.dtype, out->data, at + i * stride, y < top ? y : top);
     }
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
- * Checks that many operators share, element access, and the strided walk.
+ * Checks that many operators share, and the strided walk.
  */
 #include "ir/op.h"
 
@@ -217,32 +217,6 @@ mpqc_status mpqc_window_infer(struct mpqc_infer *q, const struct mpqc_type *x, i
     *oh = (height - span_h) / w.sh + 1;
     *ow = (width - span_w) / w.sw + 1;
     return MPQC_OK;
-}
-
-/* ---- elements --------------------------------------------------------------------- */
-
-int64_t mpqc_op_get(enum mpqc_dtype t, const void *p, int64_t i)
-{
-    switch (t) {
-    case MPQC_DT_I64: return ((const int64_t *)p)[i];
-    case MPQC_DT_I32: return ((const int32_t *)p)[i];
-    case MPQC_DT_I16: return ((const int16_t *)p)[i];
-    case MPQC_DT_U16: return ((const uint16_t *)p)[i];
-    default:
-        if (mpqc_dtypes[t].kind == MPQC_KIND_SINT) return ((const int8_t *)p)[i];
-        return ((const uint8_t *)p)[i];
-    }
-}
-
-void mpqc_op_put(enum mpqc_dtype t, void *p, int64_t i, int64_t v)
-{
-    switch (t) {
-    case MPQC_DT_I64: ((int64_t *)p)[i] = v; break;
-    case MPQC_DT_I32: ((int32_t *)p)[i] = (int32_t)(uint32_t)(uint64_t)v; break;
-    case MPQC_DT_I16:
-    case MPQC_DT_U16: ((uint16_t *)p)[i] = (uint16_t)(uint64_t)v; break;
-    default: ((uint8_t *)p)[i] = (uint8_t)(uint64_t)v; break;
-    }
 }
 
 /* ---- the walk ------------------------------------------------------------------------ */

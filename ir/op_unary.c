@@ -139,8 +139,8 @@ void mpqc_ref_gelu(const struct mpqc_node *n, const struct mpqc_tensor *const *i
             return;                                                                               \
         }                                                                                         \
         for (int64_t i = 0; i < count; i++) {                                                     \
-            int64_t x = mpqc_op_get(t, in[0]->data, i);                                           \
-            mpqc_op_put(t, out[0]->data, i, int_expression);                                      \
+            int64_t x = mpqc_element_get(t, in[0]->data, i);                                      \
+            mpqc_element_set(t, out[0]->data, i, int_expression);                                 \
         }                                                                                         \
     }
 UNARY_ANY(relu, x > 0 ? x : 0)
@@ -153,10 +153,10 @@ static void clip_int(const struct mpqc_tensor *x, struct mpqc_tensor *out, bool 
 {
     enum mpqc_dtype t = x->type.dtype;
     for (int64_t i = 0; i < mpqc_type_count(&x->type); i++) {
-        int64_t v = mpqc_op_get(t, x->data, i);
+        int64_t v = mpqc_element_get(t, x->data, i);
         if (low && (double)v < (double)p.a) v = (int64_t)ceil(p.a);
         if (high && (double)v > (double)p.b) v = (int64_t)floor(p.b);
-        mpqc_op_put(t, out->data, i, v);
+        mpqc_element_set(t, out->data, i, v);
     }
 }
 
@@ -223,11 +223,11 @@ void mpqc_ref_cast(const struct mpqc_node *n, const struct mpqc_tensor *const *i
     for (int64_t i = 0; i < count; i++) {
         if (from == MPQC_DT_F32) {
             int64_t v = float_to_int(((const float *)in[0]->data)[i], to);
-            mpqc_op_put(to, out[0]->data, i, v);
+            mpqc_element_set(to, out[0]->data, i, v);
             continue;
         }
-        int64_t v = mpqc_op_get(from, in[0]->data, i);
+        int64_t v = mpqc_element_get(from, in[0]->data, i);
         if (to == MPQC_DT_F32) ((float *)out[0]->data)[i] = (float)v;
-        else mpqc_op_put(to, out[0]->data, i, to == MPQC_DT_BOOL ? v != 0 : v);
+        else mpqc_element_set(to, out[0]->data, i, to == MPQC_DT_BOOL ? v != 0 : v);
     }
 }
