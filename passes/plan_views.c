@@ -60,8 +60,9 @@ static mpqc_status copy_inputs(struct mpqc_planner *l)
 {
     for (uint32_t i = 0; i < l->g->n_inputs; i++) {
         mpqc_vid v = l->g->inputs[i], copy = MPQC_NONE;
+        uint32_t n_order = l->g->n_order; /* the copy itself reads v too */
         if (!mpqc_value_at(l->g, v)->type.quant) continue;
-        for (uint32_t k = 0; k < l->g->n_order; k++) {
+        for (uint32_t k = 0; k < n_order; k++) {
             mpqc_nid reader = l->g->order[k];
             for (uint32_t s = 0; s < mpqc_node_at(l->g, reader)->n_in; s++) {
                 if (mpqc_node_at(l->g, reader)->in[s] != v) continue;
