@@ -361,8 +361,9 @@ static mpqc_status check_row(struct mpqc_imp_node *n)
     return status;
 }
 
-/* Makes the results known under their ONNX names. */
-static mpqc_status bind_outputs(struct mpqc_imp_node *n, bool known)
+/* Makes the results known under their ONNX names.  Values older than `fresh` are not
+ * results of this node (an Identity hands its input on), and keep their names. */
+static mpqc_status bind_outputs(struct mpqc_imp_node *n, bool known, mpqc_vid fresh)
 {
     struct mpqc_imp *im = n->im;
     for (uint32_t i = 0; i < n->n_out; i++) {
@@ -378,7 +379,7 @@ static mpqc_status bind_outputs(struct mpqc_imp_node *n, bool known)
         }
         if (v->vid == MPQC_NONE) return mpqc_imp_invalid(n, "output %u has no meaning here", i);
         struct mpqc_value *value = mpqc_value_at(im->g, v->vid);
-        if (value->name) continue;
+        if (value->name && v->vid < fresh) continue;
         value->name = mpqc_arena_strdup(&im->g->arena, v->name);
         if (!value->name) return MPQC_OOM(im->cx);
     }
@@ -392,6 +393,7 @@ static mpqc_status run_node(struct mpqc_imp *im, const Onnx__NodeProto *pb, uint
     struct mpqc_imp_node n = {.im = im, .pb = pb, .loc = {.offset = offset}};
     bool known = false;
     uint32_t reports = im->n_reports;
+    mpqc_vid fresh = im->g->n_values;
     MPQC_TRY(name_node(im, pb, index, &n.loc));
     MPQC_TRY(resolve_inputs(&n, &known));
     mpqc_status status = check_row(&n);
@@ -399,7 +401,7 @@ static mpqc_status run_node(struct mpqc_imp *im, const Onnx__NodeProto *pb, uint
     if (status == MPQC_OK && known) status = n.row->fn(&n);
     if (status != MPQC_OK && status != MPQC_UNSUPPORTED) return status;
     if (status == MPQC_UNSUPPORTED && im->n_reports == reports) im->other_fails++;
-    return bind_outputs(&n, known && status == MPQC_OK);
+    return bind_outputs(&n, known && status == MPQC_OK, fresh);
 }
 
 mpqc_status mpqc_imp_nodes(struct mpqc_imp *im)

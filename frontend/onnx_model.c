@@ -292,10 +292,12 @@ static mpqc_status resolve(struct mpqc_imp *im, struct inputs *all, struct input
         return MPQC_FAIL(im->cx, UNSUPPORTED, at_input(im, in),
                          "input '%s' has a dimension of 0: give the shape with -shape=%s:...",
                          in->name, in->name);
-    for (uint32_t d = 0; d < in->rank; d++) {
+    for (uint32_t d = 0; d < in->rank; d++)
         if (in->dims[d] < 0 && in->symbol[d])
             in->dims[d] = all->value[mpqc_imp_names_find(&all->symbols, in->symbol[d])];
-        if (in->dims[d] < 0 && d > 0) return missing(im, in, d);
+    for (uint32_t d = 1; d < in->rank; d++)
+        if (in->dims[d] < 0) return missing(im, in, d);
+    for (uint32_t d = 0; d < in->rank; d++) {
         if (in->dims[d] < 0) {
             mpqc_note(im->cx, at_input(im, in),
                       "the first dimension%s%s of input '%s' is dynamic; taken as 1",

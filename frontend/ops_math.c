@@ -13,7 +13,10 @@ static mpqc_status scaled(struct mpqc_imp_node *n, mpqc_vid x, float factor, mpq
     *out = x;
     if (factor == 1) return MPQC_OK;
     MPQC_TRY(mpqc_imp_scalar(n, MPQC_DT_F32, factor, &f));
-    return mpqc_imp_binary(n, MPQC_OP_MUL, x, f, out);
+    MPQC_TRY(mpqc_imp_binary(n, MPQC_OP_MUL, x, f, out));
+    struct mpqc_value *v = mpqc_value_at(n->im->g, *out);
+    if (mpqc_is_const(n->im->g, *out) && !v->name) v->name = mpqc_value_at(n->im->g, x)->name;
+    return MPQC_OK;
 }
 
 /* ---- Gemm: alpha A' B' + beta C ---------------------------------------------------------------- */
