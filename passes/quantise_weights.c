@@ -135,9 +135,10 @@ static double quantise_channel(const struct channel_job *j, int64_t c)
     return fabs(bias) + 255.0 * magnitude + 255.0 * fabs(sum);
 }
 
-/* Quantises one channel, with a larger scale if the bound asks for it. */
+/* Quantises one channel, with a larger scale if the bound asks for it (*raised counts
+ * those). */
 static mpqc_status settle_channel(struct mpqc_quantiser *q, const struct channel_job *j, int64_t c,
-                                  double unit)
+                                  double unit, int64_t *raised)
 {
     float wanted = j->scale[c];
     if (wanted == 0) j->scale[c] = (float)fmax(unit / (j->sx * 256.0), SMALLEST_SCALE);
@@ -150,10 +151,7 @@ static mpqc_status settle_channel(struct mpqc_quantiser *q, const struct channel
         return MPQC_FAIL(q->cx, INFEASIBLE, here(q),
                          "output channel %lld cannot be computed in 32-bit integers: its bias is "
                          "too large for its weights and its calibrated range", (long long)c);
-    if (wanted != 0 && j->scale[c] != wanted && q->cx->verbose > 0)
-        mpqc_warn(q->cx, here(q), "output channel %lld has weights far smaller than its bias; "
-                  "their scale is raised from %g to %g", (long long)c, (double)wanted,
-                  (double)j->scale[c]);
+    if (wanted != 0 && j->scale[c] != wanted) ++*raised;
     return MPQC_OK;
 }
 
@@ -221,10 +219,15 @@ mpqc_status mpqc_lower_linear(struct mpqc_quantiser *q, const struct mpqc_cluste
     *scale = MPQC_NEW_ARRAY(a, double, n);
     if (a->failed) return MPQC_OOM(q->cx);
     for (size_t i = 0; i < n; i++) j.scale[i] = (float)q->weight_scale[index][i];
+    int64_t raised = 0;
     for (size_t i = 0; i < n; i++) {
-        MPQC_TRY(settle_channel(q, &j, (int64_t)i, unit));
+        MPQC_TRY(settle_channel(q, &j, (int64_t)i, unit, &raised));
         (*scale)[i] = j.sx * (double)j.scale[i];
     }
+    if (raised > 0 && q->cx->verbose > 0)
+        mpqc_note(q->cx, here(q), "%lld of %lld output channels have weights far smaller than "
+                  "their bias; their scales are raised so that the bias fits 32 bits",
+                  (long long)raised, (long long)w.channels);
     *n_scale = w.channels;
     MPQC_TRY(make_constants(q, &j, &in[1], &in[2]));
     const struct mpqc_node node = *mpqc_node_at(q->g, c->core);
