@@ -40,7 +40,7 @@ refuses() {
     status=$?
     problem=
     [ $status -eq 1 ] || problem="exit status $status"
-    grep -Eq "$pattern" "$work/stderr" || problem="$problem; no '$pattern' on stderr"
+    grep -Eq -- "$pattern" "$work/stderr" || problem="$problem; no '$pattern' on stderr"
     grep -q 'error: ' "$work/stderr" || problem="$problem; no error line"
     [ -z "$(ls -A "$work/out")" ] || problem="$problem; left behind: $(ls -A "$work/out")"
     verdict "$name" "$problem"
