@@ -91,11 +91,12 @@ static mpqc_status write_text(struct mpqc_cx *cx, const char *path, const struct
     return MPQC_FAIL(cx, IO, w, "cannot be written: %s", strerror(why));
 }
 
+/* With all constants, so that it can be read again; -dump-after is for eyes. */
 static mpqc_status write_ir(struct job *j)
 {
     struct mpqc_buf text;
     mpqc_buf_init(&text);
-    mpqc_graph_print(&j->graph, &text, false);
+    mpqc_graph_print(&j->graph, &text, true);
     mpqc_status status = text.failed ? MPQC_OOM(j->cx) : write_text(j->cx, j->cli->out, &text);
     mpqc_buf_release(&text);
     return status;

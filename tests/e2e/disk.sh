@@ -42,11 +42,12 @@ full_disk() { # NAME COMMAND...
     verdict "$name" $? "$work/disk"
 }
 
-# At most 64 blocks of 512 bytes (dash) or 1024 (bash) a file.
-limited() { # NAME COMMAND...
+# At most so many blocks of 512 bytes (dash) or 1024 (bash) a file.
+limited() { # NAME BLOCKS COMMAND...
     name=$1
-    shift
-    (trap '' XFSZ; ulimit -f 64; "$@" >/dev/null 2>"$work/stderr")
+    blocks=$2
+    shift 2
+    (trap '' XFSZ; ulimit -f "$blocks"; "$@" 2>"$work/stderr")
     verdict "$name" $? "$work/limited"
 }
 
@@ -57,11 +58,11 @@ limited() { # NAME COMMAND...
 
 # shellcheck disable=SC2086 # $calib is two words on purpose
 for kind in so obj a llvm asm ir; do
-    limited "-emit=$kind, limited files" "$bin/mpqc" "$net" $calib -emit=$kind -o "$work/limited/model"
+    limited "-emit=$kind, limited files" 64 "$bin/mpqc" "$net" $calib -emit=$kind -o "$work/limited/model"
 done
-limited '-dump-profile, limited files' "$bin/mpqc" "$net" $calib -stop-after=calibrate \
-    -dump-after=simplify -dump-profile="$work/limited/p"
-limited 'mpqc-run -out, limited files' "$bin/mpqc-run" "$work/model.so" -in="$images" -count=100 \
+limited '-dump-profile, limited files' 2 "$bin/mpqc" "$net" $calib -o "$work/limited/model" \
+    -dump-profile="$work/limited/p"
+limited 'mpqc-run -out, limited files' 64 "$bin/mpqc-run" "$work/model.so" -in="$images" -count=100 \
     -out="$work/limited/y.npy"
 
 if mount -t tmpfs -o size=96k tmpfs "$work/disk" 2>/dev/null; then

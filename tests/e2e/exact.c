@@ -290,8 +290,9 @@ static uint64_t emit(const struct answers *a, struct mpqc_cx *cx, const struct m
     return (uint64_t)st.st_size;
 }
 
-static void test_target(const struct answers *a, struct mpqc_cx *cx, const struct mpqc_target *t,
-                        const char *no_cross)
+/* The number of libraries that are too large. */
+static unsigned test_target(const struct answers *a, struct mpqc_cx *cx,
+                            const struct mpqc_target *t, const char *no_cross)
 {
     char path[1024], name[64];
     snprintf(name, sizeof name, "%s", t->name);
@@ -312,25 +313,29 @@ static void test_target(const struct answers *a, struct mpqc_cx *cx, const struc
     printf("%-20s %-20s io %-5s %7llu bytes (limit %llu): %s\n", a->net->name, t->name,
            a->int_io ? "int" : "float", (unsigned long long)size, (unsigned long long)limit,
            verdict);
-    CHECK(size <= limit, "%s: %llu bytes for %llu bytes of weights; %llu is the limit", path,
-          (unsigned long long)size, (unsigned long long)weights, (unsigned long long)limit);
+    if (size <= limit) return 0;
+    fprintf(stderr, "%s: %llu bytes for %llu bytes of weights; %llu is the limit\n", path,
+            (unsigned long long)size, (unsigned long long)weights, (unsigned long long)limit);
+    return 1;
 }
 
-static void test_io(const struct e2e_network *net, bool int_io, uint64_t count)
+static unsigned test_io(const struct e2e_network *net, bool int_io, uint64_t count)
 {
     struct e2e_compiled c;
     struct answers a = {.net = net, .int_io = int_io, .count = count};
     const char *no_cross = no_qemu();
+    unsigned too_large = 0;
     e2e_compile(net, CALIBRATION, int_io, &c);
     make_answers(&a, &c);
     for (unsigned i = 0; mpqc_target_name(i); i++) {
         struct mpqc_target t;
         e2e_expect_ok(&c.cx, mpqc_target_find(&c.cx, mpqc_target_name(i), NULL, &t), "target");
-        test_target(&a, &c.cx, &t, no_cross);
+        too_large += test_target(&a, &c.cx, &t, no_cross);
     }
     free(a.in);
     free(a.out);
     e2e_compiled_release(&c);
+    return too_large;
 }
 
 int main(int argc, char **argv)
@@ -339,7 +344,7 @@ int main(int argc, char **argv)
     struct e2e_network net = e2e_network_find(argv[1]);
     uint64_t count = strtoull(argv[2], NULL, 10);
     e2e_make_folder(MPQC_LIB_DIR);
-    test_io(&net, false, count);
-    test_io(&net, true, count);
+    unsigned too_large = test_io(&net, false, count) + test_io(&net, true, count);
+    CHECK(too_large == 0, "%u libraries are larger than weights + 15 %% + 64 KiB", too_large);
     return 0;
 }
