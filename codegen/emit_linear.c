@@ -14,9 +14,6 @@
 
 #include <string.h>
 
-/* Straight-line code up to this many dot products, else loops. */
-#define UNROLL_DOTS 160
-
 struct gemm {
     struct mpqc_emit_cx *e;
     const struct mpqc_linear *l;
@@ -106,9 +103,10 @@ static int64_t step_bytes(const struct gemm *q)
     return 4 * mpqc_columns_lanes(q->c);
 }
 
-static int64_t dots(const struct gemm *q)
+/* Are n steps worth straight-line code? */
+static bool short_enough(const struct gemm *q, int64_t n)
 {
-    return q->mh * q->mw * q->c->n;
+    return n * mpqc_step_code(q->e->target->isa, q->mh * q->mw, q->c->n) <= MPQC_UNROLL_BYTES;
 }
 
 /* Steps [from, to) of a run that starts at x and w. */
@@ -125,7 +123,7 @@ static void run(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
 {
     struct mpqc_emit_cx *e = q->e;
     int64_t k4 = q->l->k4, whole = q->l->exact ? q->l->run / 4 : k4, n = q->t->unroll;
-    if (k4 * dots(q) <= UNROLL_DOTS || whole / n < 2) {
+    if (short_enough(q, k4) || whole / n < 2) {
         steps(q, x, w, 0, k4);
         return;
     }
@@ -144,7 +142,7 @@ static void inner_runs(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
 {
     struct mpqc_emit_cx *e = q->e;
     int64_t run_w = q->l->k4 * step_bytes(q);
-    if (q->l->n_inner * q->l->k4 * dots(q) <= UNROLL_DOTS || q->l->n_inner == 1) {
+    if (short_enough(q, q->l->n_inner * q->l->k4) || q->l->n_inner == 1) {
         for (int64_t i = 0; i < q->l->n_inner; i++)
             run(q, mpqc_b_gep_const(e, x, i * q->l->inner_step),
                 mpqc_b_gep_const(e, w, i * run_w));
@@ -162,7 +160,7 @@ static void outer_runs(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
     struct mpqc_emit_cx *e = q->e;
     int64_t row_w = q->l->n_inner * q->l->k4 * step_bytes(q);
     int64_t all = q->l->n_outer * q->l->n_inner * q->l->k4;
-    if (all * dots(q) <= UNROLL_DOTS || q->l->n_outer == 1) {
+    if (short_enough(q, all) || q->l->n_outer == 1) {
         for (int64_t i = 0; i < q->l->n_outer; i++)
             inner_runs(q, mpqc_b_gep_const(e, x, i * q->l->outer_step),
                        mpqc_b_gep_const(e, w, i * row_w));
@@ -195,12 +193,58 @@ static void take_accumulators(struct gemm *q, int64_t m, const LLVMValueRef *bia
     }
 }
 
+/* Position (y, z) of the tile, given its sums.  All i64. */
+static void finish_position(struct gemm *q, LLVMValueRef *sum, LLVMValueRef position,
+                            LLVMValueRef residual, LLVMValueRef y, LLVMValueRef z)
+{
+    struct mpqc_emit_cx *e = q->e;
+    const struct mpqc_linear *l = q->l;
+    position = mpqc_b_madd(e, y, l->out_row, mpqc_b_madd(e, z, l->out_col, position));
+    residual = mpqc_b_madd(e, y, l->res_row, mpqc_b_madd(e, z, l->res_col, residual));
+    mpqc_epilogue_store(e, q->ep, sum, position, residual, NULL);
+}
+
+/* All sums to memory, then a loop over positions: much less code than the same without
+ * a loop. */
+static void finish_rolled(struct gemm *q, const LLVMValueRef *bias, LLVMValueRef position,
+                          LLVMValueRef residual)
+{
+    struct mpqc_emit_cx *e = q->e;
+    int64_t m = q->mh * q->mw, bytes = step_bytes(q), at;
+    LLVMTypeRef words = LLVMVectorType(e->i32, q->e->target->isa->lanes);
+    LLVMTypeRef type =
+        LLVMArrayType2(words, (uint64_t)((m * bytes + 4 * e->target->isa->lanes - 1) /
+                                         (4 * e->target->isa->lanes)));
+    LLVMValueRef buffer = mpqc_b_var(e, type, "sums"), sum[MPQC_MAX_COLUMNS];
+    for (int64_t i = 0; i < m; i++) {
+        take_accumulators(q, i, bias, sum);
+        at = i * bytes;
+        for (unsigned v = 0; v < q->c->n; at += 4 * q->c->lanes[v++])
+            mpqc_b_store(e, sum[v], mpqc_b_gep_const(e, buffer, at), 16);
+    }
+    struct mpqc_loop y = {0}, z;
+    LLVMValueRef row = constant(q, 0);
+    if (q->mh > 1) {
+        mpqc_b_loop_begin(e, &y, constant(q, 0), constant(q, q->mh), 1, "finish.row");
+        row = y.iv;
+    }
+    mpqc_b_loop_begin(e, &z, constant(q, 0), constant(q, q->mw), 1, "finish");
+    LLVMValueRef from = mpqc_b_madd(e, row, q->mw * bytes, constant(q, 0));
+    from = mpqc_b_gep(e, buffer, mpqc_b_madd(e, z.iv, bytes, from));
+    at = 0;
+    for (unsigned v = 0; v < q->c->n; at += 4 * q->c->lanes[v++])
+        sum[v] = mpqc_b_load(e, LLVMVectorType(e->i32, q->c->lanes[v]),
+                             mpqc_b_gep_const(e, from, at), 16);
+    finish_position(q, sum, position, residual, row, z.iv);
+    mpqc_b_loop_end(e, &z);
+    if (q->mh > 1) mpqc_b_loop_end(e, &y);
+}
+
 /* position, residual: element offsets of the tile's first position, channel 0. */
 static void tile(struct gemm *q, int64_t mh, int64_t mw, LLVMValueRef x, LLVMValueRef position,
                  LLVMValueRef residual)
 {
     struct mpqc_emit_cx *e = q->e;
-    const struct mpqc_linear *l = q->l;
     LLVMValueRef bias[MPQC_MAX_COLUMNS], sum[MPQC_MAX_COLUMNS];
     q->mh = mh;
     q->mw = mw;
@@ -211,13 +255,13 @@ static void tile(struct gemm *q, int64_t mh, int64_t mw, LLVMValueRef x, LLVMVal
         mpqc_epilogue_bias(e, q->ep, q->c, q->channel, bias);
     position = LLVMBuildNSWAdd(e->b, position, q->channel, "");
     residual = LLVMBuildNSWAdd(e->b, residual, q->channel, "");
+    if (mpqc_finish_rolled(q->l, mh * mw, q->c->n)) {
+        finish_rolled(q, bias, position, residual);
+        return;
+    }
     for (int64_t m = 0; m < mh * mw; m++) {
-        int64_t y = m / mw, z = m % mw;
-        LLVMValueRef out = constant(q, y * l->out_row + z * l->out_col);
-        LLVMValueRef res = constant(q, y * l->res_row + z * l->res_col);
         take_accumulators(q, m, bias, sum);
-        mpqc_epilogue_store(e, q->ep, sum, LLVMBuildNSWAdd(e->b, position, out, ""),
-                            LLVMBuildNSWAdd(e->b, residual, res, ""), NULL);
+        finish_position(q, sum, position, residual, constant(q, m / mw), constant(q, m % mw));
     }
 }
 
@@ -228,31 +272,44 @@ struct origin {
     LLVMValueRef x, position, residual;
 };
 
-static struct origin move_columns(struct gemm *q, struct origin o, LLVMValueRef n, int64_t times)
+static struct origin move_columns(struct gemm *q, struct origin o, LLVMValueRef n)
 {
     const struct mpqc_linear *l = q->l;
-    LLVMValueRef zero = constant(q, 0);
-    o.x = mpqc_b_gep(q->e, o.x, mpqc_b_madd(q->e, n, times * l->x_col, zero));
-    o.position = mpqc_b_madd(q->e, n, times * l->out_col, o.position);
-    o.residual = mpqc_b_madd(q->e, n, times * l->res_col, o.residual);
+    o.x = mpqc_b_gep(q->e, o.x, mpqc_b_madd(q->e, n, l->x_col, constant(q, 0)));
+    o.position = mpqc_b_madd(q->e, n, l->out_col, o.position);
+    o.residual = mpqc_b_madd(q->e, n, l->res_col, o.residual);
     return o;
+}
+
+/* min(n * size, extent - size): where tile n begins if the last may be moved back. */
+static LLVMValueRef moved_back(struct gemm *q, LLVMValueRef n, int64_t size, int64_t extent)
+{
+    LLVMValueRef at = mpqc_b_madd(q->e, n, size, constant(q, 0));
+    if (extent % size == 0) return at;
+    LLVMValueRef last = constant(q, extent - size);
+    return LLVMBuildSelect(q->e->b, LLVMBuildICmp(q->e->b, LLVMIntSLT, at, last, ""), at, last,
+                           "");
 }
 
 /* All columns of `height` rows. */
 static void unit(struct gemm *q, int64_t height, int64_t width, struct origin o)
 {
     int64_t mw = q->t->mw, n = width / mw, rest = width % mw;
+    if (q->t->overlap && width > mw && rest) {
+        n++;
+        rest = 0;
+    }
     if (n == 1) {
         tile(q, height, mw, o.x, o.position, o.residual);
     } else if (n > 1) {
         struct mpqc_loop loop;
         mpqc_b_loop_begin(q->e, &loop, constant(q, 0), constant(q, n), 1, "tile");
-        struct origin at = move_columns(q, o, loop.iv, mw);
+        struct origin at = move_columns(q, o, moved_back(q, loop.iv, mw, width));
         tile(q, height, mw, at.x, at.position, at.residual);
         mpqc_b_loop_end(q->e, &loop);
     }
     if (rest) {
-        struct origin at = move_columns(q, o, constant(q, n), mw);
+        struct origin at = move_columns(q, o, constant(q, n * mw));
         tile(q, height, rest, at.x, at.position, at.residual);
     }
 }
@@ -262,23 +319,24 @@ static void any_unit(struct gemm *q, LLVMValueRef n, LLVMValueRef r, struct orig
 {
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_linear *l = q->l;
-    int64_t mh = q->t->mh, mw = q->t->mw;
     LLVMValueRef zero = constant(q, 0);
+    int64_t size = l->flat ? q->t->mw : q->t->mh, extent = l->flat ? l->cols : l->rows;
+    int64_t full = extent / size, rest = q->t->overlap ? 0 : extent % size;
+    int64_t h = l->flat ? 1 : q->t->mh, w = l->flat ? q->t->mw : l->cols;
+    LLVMValueRef at = q->t->overlap ? moved_back(q, r, size, extent)
+                                    : mpqc_b_madd(e, r, size, zero);
     if (l->flat) {
-        o = move_columns(q, o, r, mw);
+        o = move_columns(q, o, at);
     } else {
-        o.x = mpqc_b_gep(e, o.x, mpqc_b_madd(e, r, mh * l->x_row, zero));
-        o.position = mpqc_b_madd(e, r, mh * l->out_row, o.position);
-        o.residual = mpqc_b_madd(e, r, mh * l->res_row, o.residual);
+        o.x = mpqc_b_gep(e, o.x, mpqc_b_madd(e, at, l->x_row, zero));
+        o.position = mpqc_b_madd(e, at, l->out_row, o.position);
+        o.residual = mpqc_b_madd(e, at, l->res_row, o.residual);
     }
     if (n) {
         o.x = mpqc_b_gep(e, o.x, mpqc_b_madd(e, n, l->x_batch, zero));
         o.position = mpqc_b_madd(e, n, l->out_batch, o.position);
         o.residual = mpqc_b_madd(e, n, l->res_batch, o.residual);
     }
-    int64_t size = l->flat ? mw : mh, extent = l->flat ? l->cols : l->rows;
-    int64_t full = extent / size, rest = extent % size;
-    int64_t h = l->flat ? 1 : mh, w = l->flat ? mw : l->cols;
     if (rest == 0) {
         unit(q, h, w, o);
         return;
@@ -445,7 +503,8 @@ static void add_key(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
     mpqc_buf_printf(key, " k%lld*%lld,%lld*%lld,%lld,%d", (long long)l->n_outer,
                     (long long)l->outer_step, (long long)l->n_inner, (long long)l->inner_step,
                     (long long)l->run, l->exact);
-    mpqc_buf_printf(key, " t%lldx%lldx%u", (long long)t->mh, (long long)t->mw, t->panels.full.n);
+    mpqc_buf_printf(key, " t%lldx%lldx%u%s", (long long)t->mh, (long long)t->mw, t->panels.full.n,
+                    t->overlap ? "o" : "");
     const struct mpqc_quant *q = mpqc_value_at(e->graph, k->out)->type.quant;
     if (mpqc_place_has_halo(p))
         mpqc_buf_printf(key, " h%d,%d,%d,%d:%d", p->halo[0], p->halo[1], p->halo[2], p->halo[3],
@@ -556,6 +615,7 @@ static mpqc_status depthwise(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
                             .res_row = l->res_row,
                             .res_col = l->res_col,
                             .w = l->w,
+                            .once = l->once,
                             .bias = mpqc_linear_bias(e, l)};
     if (!w.bias) return MPQC_OOM(e->cx);
     return mpqc_emit_window(e, k, &w, out);

@@ -77,6 +77,7 @@ mpqc_status mpqc_emit_sumpool(struct mpqc_emit_cx *e, const struct mpqc_kernel *
     MPQC_ASSERT(px->halo[0] >= top && px->halo[1] >= left);
     MPQC_ASSERT((w.rows - 1) * sh + (w.kh - 1) * dh + 1 - top - x->dims[1] <= px->halo[2]);
     MPQC_ASSERT((w.cols - 1) * sw + (w.kw - 1) * dw + 1 - left - x->dims[2] <= px->halo[3]);
+    w.once = mpqc_kernel_in_place(e, k);
     w.bias = ones_bias(e, w.x, w.kh * w.kw, w.channels);
     return w.bias ? mpqc_emit_window(e, k, &w, out) : MPQC_OOM(e->cx);
 }
@@ -145,6 +146,7 @@ static mpqc_status sum_rows(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
     if (!ok)
         return MPQC_FAIL(e->cx, UNSUPPORTED, mpqc_node_where(n),
                          "a sum over these axes of a tensor with gaps has no code generator");
+    l.once = mpqc_kernel_in_place(e, k);
     l.icg = l.run;
     l.k4 = (l.run + 3) / 4;
     l.exact = l.run % 4 != 0 && px->space != MPQC_SPACE_ARENA;
@@ -167,7 +169,7 @@ mpqc_status mpqc_emit_reduce_sum(struct mpqc_emit_cx *e, const struct mpqc_kerne
         if (a < from) from = a;
         if (a + 1 > to) to = a + 1;
     }
-    struct mpqc_window w = {.x = n->in[0]};
+    struct mpqc_window w = {.x = n->in[0], .once = mpqc_kernel_in_place(e, k)};
     if (count == to - from && count > 0 && halo_free(e, k->out)) {
         if (to == rank) return sum_rows(e, k, from, out);
         if (sum_inside(e, k, from, to, &w)) {

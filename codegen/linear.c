@@ -29,6 +29,14 @@ mpqc_vid mpqc_kernel_residual(const struct mpqc_emit_cx *e, const struct mpqc_ke
     return MPQC_NONE;
 }
 
+bool mpqc_kernel_in_place(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k)
+{
+    mpqc_vid r = mpqc_kernel_residual(e, k);
+    if (r == MPQC_NONE) return false;
+    const struct mpqc_place *a = &e->plan->place[r], *b = &e->plan->place[k->out];
+    return a->space == b->space && a->index == b->index && a->offset == b->offset;
+}
+
 /* One line of positions over the leading axes of x, the output and the residual? */
 static bool read_flat(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
                       struct mpqc_linear *l)
@@ -165,6 +173,7 @@ mpqc_status mpqc_linear_read(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
                              "the rows of a matrix product do not lie in one line");
     }
     l->k4 = (l->run + 3) / 4;
+    l->once = mpqc_kernel_in_place(e, k);
     l->exact = l->run % 4 != 0 && e->plan->place[l->x].space != MPQC_SPACE_ARENA;
     return MPQC_OK;
 }

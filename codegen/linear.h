@@ -28,6 +28,7 @@ struct mpqc_linear {
      * steps of four, the last filled up with zero weights. */
     int64_t n_outer, outer_step, n_inner, inner_step, run, k4;
     bool exact; /* bytes behind a run may not be read */
+    bool once;  /* each position may be computed once only: the residual is in place */
 };
 mpqc_status mpqc_linear_read(struct mpqc_emit_cx *, const struct mpqc_kernel *,
                              struct mpqc_linear *out) MPQC_MUST_CHECK;
@@ -53,11 +54,21 @@ struct mpqc_tile {
     int64_t mh, mw;
     struct mpqc_panels panels;
     int64_t units;   /* per image, the last may be smaller */
+    bool overlap;    /* no smaller tiles: the last one is moved back and computes some
+                        positions again */
     int64_t block;   /* units that are computed for all panels before going on */
     bool by_panel;   /* the kernel's range counts panels, not units */
     unsigned unroll; /* steps in the inner loop's body */
     unsigned split;  /* independent sets of accumulators, against latency */
 };
+/* Code that is worth writing without a loop, in bytes. */
+#define MPQC_UNROLL_BYTES 1000
+/* Estimated bytes of code of one step of m positions x nv vectors; of finishing one
+ * position. */
+int64_t mpqc_step_code(const struct mpqc_isa *, int64_t m, unsigned nv);
+int64_t mpqc_finish_code(unsigned nv);
+/* Are the positions of a tile finished in a loop? */
+bool mpqc_finish_rolled(const struct mpqc_linear *, int64_t m, unsigned nv);
 void mpqc_tile_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *,
                       struct mpqc_tile *out);
 
@@ -73,8 +84,10 @@ int32_t *mpqc_weight_sums(struct mpqc_emit_cx *, const struct mpqc_linear *);
 int32_t *mpqc_linear_bias(struct mpqc_emit_cx *, const struct mpqc_linear *);
 
 
-/* Reads the residual's strides and the output's; asserts ranks. */
+/* The residual that the kernel adds, or MPQC_NONE. */
 mpqc_vid mpqc_kernel_residual(const struct mpqc_emit_cx *, const struct mpqc_kernel *);
+/* Does the output take its memory? */
+bool mpqc_kernel_in_place(const struct mpqc_emit_cx *, const struct mpqc_kernel *);
 
 /* Vectors of n channels: full ones, then halves down to 4 lanes; may_pad: a padded full
  * vector may stand for three narrow ones.  Returns the number of tails. */
@@ -92,6 +105,7 @@ struct mpqc_window {
     int64_t out_batch, out_row, out_col, res_batch, res_row, res_col;
     const int8_t *w; /* [KH,KW,C]; NULL: all ones */
     const int32_t *bias;
+    bool once; /* as in mpqc_linear */
 };
 mpqc_status mpqc_emit_window(struct mpqc_emit_cx *, const struct mpqc_kernel *,
                              const struct mpqc_window *, struct mpqc_kernel_code *)

@@ -8,12 +8,13 @@
 
 #include <string.h>
 
-/* Cost per finished vector, per position, per tile; and what one more copy of the code
- * is worth. */
+/* Cost per finished vector, per position, per tile.  A byte of code costs its way into
+ * the instruction cache, once per run of the network; it also counts because a library
+ * should not be much larger than its weights. */
 #define COST_VECTOR 25
 #define COST_POSITION 20
 #define COST_TILE 120
-#define VARIANT_PERCENT 1
+#define COST_BYTE 4
 
 unsigned mpqc_split_channels(int64_t n, unsigned lanes, bool may_pad, int64_t *full,
                              unsigned tail[MPQC_MAX_TAIL])
@@ -66,41 +67,71 @@ static void make_panels(const struct mpqc_emit_cx *e, const struct mpqc_linear *
     MPQC_ASSERT(left == 0);
 }
 
-struct shape { /* of one tile */
-    int64_t m;
-    unsigned nv;
-};
-
-static int64_t tile_cost(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
-                         struct shape s)
+int64_t mpqc_step_code(const struct mpqc_isa *isa, int64_t m, unsigned nv)
 {
-    const struct mpqc_isa *isa = e->target->isa;
-    int64_t steps = l->n_outer * l->n_inner * l->k4, dots = s.m * s.nv;
-    int64_t step = dots * isa->dot_cost + s.m * isa->x_cost + s.nv * isa->w_cost;
-    int64_t chains = dots * isa->acc_per_column;
-    if (chains < 4 && step < 20) step = 20; /* latency, in part hidden by `split` */
-    return steps * step + dots * COST_VECTOR + s.m * COST_POSITION + COST_TILE;
+    return m * nv * isa->dot_cost * 5 / 4 + 2 * m * isa->x_cost + 2 * nv * isa->w_cost;
 }
 
-/* All tiles of one image and group with these panels. */
-static int64_t panels_cost(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, int64_t mh,
-                           int64_t mw, const struct mpqc_panels *p)
+int64_t mpqc_finish_code(unsigned nv)
 {
-    int64_t full_r = l->rows / mh, rest_r = l->rows % mh;
-    int64_t full_c = l->cols / mw, rest_c = l->cols % mw;
-    int64_t cost = 0;
+    return 32 * nv + 55;
+}
+
+static int64_t all_steps(const struct mpqc_linear *l)
+{
+    return l->n_outer * l->n_inner * l->k4;
+}
+
+bool mpqc_finish_rolled(const struct mpqc_linear *l, int64_t m, unsigned nv)
+{
+    /* The detour through memory costs about a cycle a vector. */
+    return m > 2 && m * mpqc_finish_code(nv) > 600 && all_steps(l) >= 24;
+}
+
+static int64_t tile_cost(const struct mpqc_isa *isa, const struct mpqc_linear *l, int64_t m,
+                         unsigned nv)
+{
+    int64_t dots = m * nv;
+    int64_t step = dots * isa->dot_cost + m * isa->x_cost + nv * isa->w_cost;
+    int64_t chains = dots * isa->acc_per_column;
+    if (chains < 4 && step < 20) step = 20; /* latency, in part hidden by `split` */
+    return all_steps(l) * step + dots * COST_VECTOR + m * COST_POSITION + COST_TILE;
+}
+
+/* Bytes of code of a tile: see emit_linear.c. */
+static int64_t tile_code(const struct mpqc_isa *isa, const struct mpqc_linear *l, int64_t m,
+                         unsigned nv)
+{
+    int64_t step = mpqc_step_code(isa, m, nv), all = step * all_steps(l);
+    if (all > MPQC_UNROLL_BYTES) all = step * (m * nv < 6 ? 5 : m * nv < 12 ? 3 : 1);
+    return all + mpqc_finish_code(nv) * (mpqc_finish_rolled(l, m, nv) ? 2 : m) + 100;
+}
+
+/* All tiles of one image and group. */
+static int64_t schedule_cost(const struct mpqc_isa *isa, const struct mpqc_linear *l,
+                             const struct mpqc_tile *t)
+{
+    const struct mpqc_panels *p = &t->panels;
+    int64_t size[2][2], count[2][2], cost = 0; /* [rows, columns][full, rest] */
+    const int64_t extent[2] = {l->rows, l->cols}, tile[2] = {t->mh, t->mw};
+    for (int d = 0; d < 2; d++) {
+        size[d][0] = tile[d];
+        size[d][1] = t->overlap ? 0 : extent[d] % tile[d];
+        count[d][0] = t->overlap ? (extent[d] + tile[d] - 1) / tile[d] : extent[d] / tile[d];
+        count[d][1] = size[d][1] > 0;
+    }
     for (unsigned i = 0; i <= p->n_rest; i++) {
         int64_t times = i == 0 ? p->n_full : 1;
         unsigned nv = i == 0 ? p->full.n : p->rest[i - 1].n;
-        int64_t c = full_r * full_c * tile_cost(e, l, (struct shape){mh * mw, nv});
-        if (rest_r) c += full_c * tile_cost(e, l, (struct shape){rest_r * mw, nv});
-        if (rest_c) c += full_r * tile_cost(e, l, (struct shape){mh * rest_c, nv});
-        if (rest_r && rest_c) c += tile_cost(e, l, (struct shape){rest_r * rest_c, nv});
-        cost += times * c;
+        for (int r = 0; r < 4; r++) {
+            int64_t m = size[0][r / 2] * size[1][r % 2];
+            int64_t n = times * count[0][r / 2] * count[1][r % 2];
+            if (m * n == 0) continue;
+            cost += n * tile_cost(isa, l, m, nv) * l->groups * l->batch;
+            cost += COST_BYTE * tile_code(isa, l, m, nv);
+        }
     }
-    int64_t variants = ((p->n_full > 0) + (int64_t)p->n_rest) * (1 + (rest_r != 0)) *
-                       (1 + (rest_c != 0));
-    return cost + cost * variants * VARIANT_PERCENT / 100;
+    return cost;
 }
 
 static bool fits(const struct mpqc_isa *isa, int64_t m, unsigned nv)
@@ -122,27 +153,34 @@ static int64_t choose_block(const struct mpqc_emit_cx *e, const struct mpqc_line
     return n < 1 ? 1 : n;
 }
 
+/* Tries all tiles of nv vectors. */
+static void try_tiles(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, unsigned nv,
+                      struct mpqc_tile *best, int64_t *best_cost)
+{
+    const struct mpqc_isa *isa = e->target->isa;
+    struct mpqc_tile t = {0};
+    make_panels(e, l, nv, &t.panels);
+    for (t.mh = 1; t.mh <= l->rows && t.mh <= 8; t.mh++) {
+        for (t.mw = 1; t.mw <= l->cols && fits(isa, t.mh * t.mw, nv); t.mw++) {
+            for (int overlap = 0; overlap <= !l->once; overlap++) {
+                t.overlap = overlap;
+                int64_t cost = schedule_cost(isa, l, &t);
+                if (cost >= *best_cost) continue;
+                *best_cost = cost;
+                *best = t;
+            }
+        }
+    }
+}
+
 void mpqc_tile_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
                       struct mpqc_tile *t)
 {
     const struct mpqc_isa *isa = e->target->isa;
     int64_t best = INT64_MAX;
-    memset(t, 0, sizeof *t);
     int64_t max_nv = (l->ocg + isa->lanes - 1) / isa->lanes;
-    for (unsigned nv = 1; nv <= 8 && nv <= max_nv + 1; nv++) {
-        struct mpqc_panels p;
-        make_panels(e, l, nv, &p);
-        for (int64_t mh = 1; mh <= l->rows && mh <= 8; mh++) {
-            for (int64_t mw = 1; mw <= l->cols && fits(isa, mh * mw, nv); mw++) {
-                int64_t cost = panels_cost(e, l, mh, mw, &p);
-                if (cost >= best) continue;
-                best = cost;
-                t->mh = mh;
-                t->mw = mw;
-                t->panels = p;
-            }
-        }
-    }
+    memset(t, 0, sizeof *t);
+    for (unsigned nv = 1; nv <= 8 && nv <= max_nv + 1; nv++) try_tiles(e, l, nv, t, &best);
     MPQC_ASSERT(best < INT64_MAX);
     t->units = l->flat ? (l->cols + t->mw - 1) / t->mw : (l->rows + t->mh - 1) / t->mh;
     t->block = choose_block(e, l, t);
