@@ -8,16 +8,20 @@
 #include <unistd.h>
 
 #define MAX_THREADS 1024
-/* Rounds of waiting before a worker sleeps: some ten microseconds, the time between
- * two layers. With more threads than cores spinning only takes time from others. */
-#define SPINS 4000
+/* Rounds of waiting before a worker sleeps: some tens of microseconds, more than the
+ * time between two layers. With more threads than cores spinning only takes time from
+ * others. */
+#define SPINS 1000
 /* Rounds before the caller, whose own part is done, lets others run. */
-#define CALLER_SPINS 2000
+#define CALLER_SPINS 1000
 
 struct worker {
     struct mpqc_pool *pool;
     uint32_t index; /* 1 .. threads - 1; the caller is 0 */
     pthread_t thread;
+    /* The last epoch in which this worker's part was taken, by itself or by a caller
+     * that had nothing else to do. */
+    atomic_uint taken;
 };
 
 struct mpqc_pool {
@@ -29,7 +33,7 @@ struct mpqc_pool {
     void *arg;
     int64_t n;
     atomic_uint epoch;   /* one more for each task */
-    atomic_uint pending; /* workers that have not ended the current task */
+    atomic_uint pending; /* parts of the current task that have not ended */
     atomic_uint asleep;
     atomic_int stop;
     pthread_mutex_t lock;
@@ -59,6 +63,19 @@ static void run_part(const struct mpqc_pool *p, uint32_t t)
     if (begin < end) p->task(p->arg, begin, end);
 }
 
+/* Runs worker t's part of epoch e unless somebody has it.  Every part is taken exactly
+ * once an epoch, so `taken` grows by one; it can be e - 1 only while epoch e is
+ * unfinished, and only then are the task's fields read. */
+static void take_part(struct mpqc_pool *p, uint32_t t, unsigned e)
+{
+    unsigned before = e - 1;
+    if (!atomic_compare_exchange_strong_explicit(&p->workers[t].taken, &before, e,
+                                                 memory_order_acq_rel, memory_order_acquire))
+        return;
+    run_part(p, t);
+    atomic_fetch_sub_explicit(&p->pending, 1, memory_order_release);
+}
+
 /* Returns the new epoch. Either this thread sees the new epoch before it sleeps, or
  * the caller sees it in `asleep` and wakes it: both sides write, then read, in
  * sequentially consistent order. */
@@ -78,13 +95,15 @@ static unsigned await(struct mpqc_pool *p, unsigned seen)
     return atomic_load_explicit(&p->epoch, memory_order_acquire);
 }
 
-static void announce(struct mpqc_pool *p)
+/* Starts the next epoch, and returns it. */
+static unsigned announce(struct mpqc_pool *p)
 {
-    atomic_fetch_add(&p->epoch, 1);
-    if (atomic_load(&p->asleep) == 0) return;
+    unsigned e = atomic_fetch_add(&p->epoch, 1) + 1;
+    if (atomic_load(&p->asleep) == 0) return e;
     pthread_mutex_lock(&p->lock);
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->lock);
+    return e;
 }
 
 static void *work(void *arg)
@@ -93,12 +112,10 @@ static void *work(void *arg)
     struct mpqc_pool *p = w->pool;
     unsigned seen = 0;
     for (;;) {
-        /* The next task is not announced before `pending` is 0 again, so no epoch
-         * can be missed. */
+        /* Epochs may be missed: then the caller had done this worker's part. */
         seen = await(p, seen);
         if (atomic_load_explicit(&p->stop, memory_order_acquire)) return NULL;
-        run_part(p, w->index);
-        atomic_fetch_sub_explicit(&p->pending, 1, memory_order_release);
+        take_part(p, w->index, seen);
     }
 }
 
@@ -115,8 +132,11 @@ void mpqc_pool_for(void *pool, mpqc_task task, void *arg, int64_t n)
     p->arg = arg;
     p->n = n;
     atomic_store_explicit(&p->pending, p->threads - 1, memory_order_relaxed);
-    announce(p);
+    unsigned e = announce(p);
     run_part(p, 0);
+    /* On a busy machine a worker may not get a core for milliseconds: its part, if it
+     * has not begun, is done here.  The parts, and so the answers, stay the same. */
+    for (uint32_t t = p->threads; --t > 0;) take_part(p, t, e);
     for (unsigned i = 0; atomic_load_explicit(&p->pending, memory_order_acquire) != 0; i++) {
         if (i < CALLER_SPINS) relax();
         else sched_yield();

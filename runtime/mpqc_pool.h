@@ -8,9 +8,10 @@
  *     model->run(in, out, workspace, &exec);
  *     mpqc_pool_destroy(pool);
  *
- * Work is split statically: thread t of T gets [n*t/T, n*(t+1)/T), so the same call
- * gives every thread the same part each time.  Workers spin for a short while after
- * a task and then sleep.  Nothing is allocated after creation.
+ * Work is split statically into one part a thread, [n*t/T, n*(t+1)/T): the same call is
+ * split the same way each time.  A part whose worker has not begun when the caller is
+ * through with its own is done by the caller.  Workers spin for a short while after a
+ * task and then sleep.  Nothing is allocated after creation.
  */
 #ifndef MPQC_POOL_H
 #define MPQC_POOL_H
