@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * The decision about bits, as data: which layers there are, what each choice would
+ * lose and cost, and what was chosen.  Sensitivity metrics fill `omega`, cost
+ * models fill the cost tables, allocate fills `chosen`, quantise reads it.  Each half
+ * is written and read as text, so each tests alone.
+ */
+#ifndef MPQC_PASSES_BITS_H
+#define MPQC_PASSES_BITS_H
+
+#include "ir/ir.h"
+
+struct mpqc_choice {
+    const char *name; /* "w4a8" */
+    unsigned weight_bits, activation_bits;
+};
+/* Rows of choices.def. */
+extern const struct mpqc_choice mpqc_choices[];
+extern const uint32_t mpqc_n_choices;
+const struct mpqc_choice *mpqc_choice_find(const char *name); /* NULL: unknown */
+
+/* One layer: a conv or matmul with constant weights in the simplified float graph. */
+struct mpqc_bits_layer {
+    mpqc_nid node;
+    const char *name; /* ONNX node name */
+    const char *op;   /* ONNX operator */
+    mpqc_vid weights, input, output;
+    uint64_t params, macs;
+    uint32_t channels; /* output channels */
+    /* Layers with equal group numbers share one choice of activation bits, because
+     * their inputs share one set of quantisation parameters (residual inputs, concat,
+     * branches); layers with equal `shared` share weights, so all bits. */
+    uint32_t input_group, shared;
+    int32_t pinned; /* choice index, or -1 */
+    const char *pin_rule; /* the text of the rule that pinned it, or NULL */
+};
+
+struct mpqc_bits {
+    uint32_t n_layers;
+    struct mpqc_bits_layer *layer;
+    /* [layer * mpqc_n_choices + choice]; NULL until known */
+    double *omega;   /* expected increase of the loss */
+    double *latency; /* ns */
+    double *bytes;   /* of weights, scales and bias in the library */
+    double *bops;    /* MACs * weight bits * activation bits */
+    bool *allowed;   /* the target can compile this choice for this layer */
+    uint32_t *chosen; /* [layer]; NULL: uniform w8a8 */
+};
+
+/* Lists the layers of a simplified float graph; memory from `arena`; everything but
+ * layers and bops NULL; nothing pinned. */
+mpqc_status mpqc_bits_collect(struct mpqc_cx *cx, const struct mpqc_graph *g,
+                              struct mpqc_arena *arena, struct mpqc_bits *out) MPQC_MUST_CHECK;
+
+#endif
