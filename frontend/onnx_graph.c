@@ -50,11 +50,17 @@ static void add_type(struct mpqc_buf *b, const struct mpqc_type *t)
     mpqc_buf_puts(b, "]");
 }
 
+#define SHOWN_INPUTS 8
+
 /* " (opset 13; inputs f32[1x3x8x8], unknown)" */
 static void add_context(struct mpqc_buf *b, const struct mpqc_imp_node *n)
 {
     mpqc_buf_printf(b, " (opset %lld", (long long)n->im->opset);
     for (uint32_t i = 0; n->in && i < n->n_in; i++) {
+        if (i == SHOWN_INPUTS) {
+            mpqc_buf_printf(b, " and %u more", n->n_in - i);
+            break;
+        }
         mpqc_buf_puts(b, i ? ", " : "; inputs ");
         bool named = n->pb->input[i][0] != 0;
         if (n->in[i] != MPQC_NONE) add_type(b, mpqc_imp_type(n, n->in[i]));
