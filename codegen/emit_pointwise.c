@@ -286,10 +286,6 @@ mpqc_status mpqc_emit_pointwise(struct mpqc_emit_cx *e, const struct mpqc_kernel
 mpqc_status mpqc_emit_minmax(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
                              struct mpqc_kernel_code *out)
 {
-    const struct mpqc_node *n = mpqc_node_at(e->graph, k->core);
-    if (type_of(e, k->out)->dtype == MPQC_DT_F32)
-        return MPQC_FAIL(e->cx, UNSUPPORTED,
-                         ((struct mpqc_where){.node = n->loc.node, .op = n->loc.op, .offset = -1}),
-                         "'%s' on floats has no code generator", mpqc_ops[n->op].text);
-    return mpqc_emit_pointwise(e, k, out);
+    bool real = type_of(e, k->out)->dtype == MPQC_DT_F32;
+    return real ? mpqc_emit_float(e, k, out) : mpqc_emit_pointwise(e, k, out);
 }
