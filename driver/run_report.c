@@ -231,18 +231,19 @@ static void io_text(const struct mpqc_io *io, const char *kind, FILE *to)
         fprintf(to, "%s%lld", i ? "," : "", (long long)io->dims[i]);
     fprintf(to, "]");
     if (io->element != MPQC_ELEM_F32)
-        fprintf(to, ", real value = %.9g * (q - %d); %s data is taken as it is%s, other data is "
-                    "quantised",
-                (double)io->scale, io->zero_point, mpqc_element_name(io->element),
+        fprintf(to, ", real value = %.9g * (q - %d)", (double)io->scale, io->zero_point);
+    if (io->element != MPQC_ELEM_F32 && kind[0] == 'i')
+        fprintf(to, "; %s data is taken as it is%s, other data is quantised",
+                mpqc_element_name(io->element),
                 io->element == MPQC_ELEM_U8 && io->preprocess ? " with -raw" : "");
     fprintf(to, "\n");
     const struct mpqc_preprocess *p = io->preprocess;
     if (!p) return;
-    fprintf(to, "           u8 data: scale %.9g", p->scale != 0 ? (double)p->scale : 255.0);
+    fprintf(to, "           u8 data: scale %.7g", p->scale != 0 ? (double)p->scale : 255.0);
     for (uint32_t c = 0; c < p->channels && c < 4; c++)
-        fprintf(to, "%s%.9g", c ? "," : ", mean ", (double)p->mean[c]);
+        fprintf(to, "%s%.7g", c ? "," : ", mean ", (double)p->mean[c]);
     for (uint32_t c = 0; c < p->channels && c < 4; c++)
-        fprintf(to, "%s%.9g", c ? "," : ", std ", (double)p->std[c]);
+        fprintf(to, "%s%.7g", c ? "," : ", std ", (double)p->std[c]);
     fprintf(to, "%s\n", p->nhwc ? ", channels last" : "");
 }
 
