@@ -19,7 +19,6 @@ target_include_directories(mpqc_llvm SYSTEM INTERFACE ${LLVM_INCLUDE})
 target_link_libraries(mpqc_llvm INTERFACE ${LLVM_LIBRARY})
 
 find_program(LLD NAMES ld.lld-19 REQUIRED)
-find_program(LLVM_AR NAMES llvm-ar-19 REQUIRED)
 
 # The ONNX schema comes from the libonnx-dev package.
 find_file(ONNX_PROTO NAMES onnx/onnx.proto PATHS /usr/include /usr/local/include REQUIRED)

@@ -61,28 +61,30 @@ static void add_word(struct mpqc_buf *b, const char *word)
     }
 }
 
+/* What the clamp of `narrow` is called.  Pools and products of numbers that are not
+ * negative have their zero point at the bottom as well; that is no relu. */
+static const char *clamp_word(struct mpqc_emit_cx *e, const struct mpqc_node *n, bool sums)
+{
+    const struct mpqc_dtype_info *d = &mpqc_dtypes[mpqc_value_at(e->graph, n->out[0])->type.dtype];
+    int64_t lo = mpqc_attr_int_or(n, MPQC_ATTR_LO, d->min);
+    if (mpqc_attr_int_or(n, MPQC_ATTR_HI, d->max) < d->max) return "clip";
+    return sums && lo == mpqc_attr_int_or(n, MPQC_ATTR_ZERO, 0) ? "relu" : NULL;
+}
+
 /* "conv+add+relu": arithmetic that only rescales is not worth a word. */
 static char *fused_text(struct mpqc_emit_cx *e, const struct mpqc_kernel *k)
 {
     struct mpqc_buf b;
+    bool sums = false; /* signed sums so far */
     mpqc_buf_init(&b);
     for (uint32_t i = 0; i < k->n_nodes; i++) {
         const struct mpqc_node *n = mpqc_node_at(e->graph, k->nodes[i]);
-        switch (n->op) {
-        case MPQC_OP_REQUANT:
-        case MPQC_OP_RESCALE: break;
-        case MPQC_OP_NARROW: {
-            const struct mpqc_dtype_info *d =
-                &mpqc_dtypes[mpqc_value_at(e->graph, n->out[0])->type.dtype];
-            if (mpqc_attr_int_or(n, MPQC_ATTR_HI, d->max) < d->max) add_word(&b, "clip");
-            else if (mpqc_attr_int_or(n, MPQC_ATTR_LO, d->min) ==
-                     mpqc_attr_int_or(n, MPQC_ATTR_ZERO, 0))
-                add_word(&b, "relu");
-            break;
-        }
-        case MPQC_OP_LUT: add_word(&b, n->loc.op ? n->loc.op : "lut"); break;
-        default: add_word(&b, mpqc_ops[n->op].text); break;
-        }
+        const char *word = mpqc_ops[n->op].text;
+        if (n->op == MPQC_OP_REQUANT || n->op == MPQC_OP_RESCALE) word = NULL;
+        if (n->op == MPQC_OP_NARROW) word = clamp_word(e, n, sums);
+        if (n->op == MPQC_OP_LUT && n->loc.op) word = n->loc.op;
+        if (word) add_word(&b, word);
+        sums = sums || (mpqc_ops[n->op].traits & MPQC_T_LINEAR) || n->op == MPQC_OP_ADD;
     }
     if (b.len == 0) mpqc_buf_puts(&b, "rescale");
     char *s = b.data ? mpqc_arena_strdup(&e->scratch, b.data) : NULL;

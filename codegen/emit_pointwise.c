@@ -270,10 +270,9 @@ mpqc_status mpqc_emit_pointwise(struct mpqc_emit_cx *e, const struct mpqc_kernel
 
     mpqc_buf_init(&key);
     add_key(e, &c, &key);
-    if (key.failed) return MPQC_OOM(e->cx);
-    out->body = mpqc_body_find(e, key.data);
-    mpqc_status s = MPQC_OK;
-    if (!out->body) {
+    mpqc_status s = key.failed ? MPQC_OOM(e->cx) : MPQC_OK;
+    out->body = s == MPQC_OK ? mpqc_body_find(e, key.data) : NULL;
+    if (s == MPQC_OK && !out->body) {
         out->body = mpqc_body_begin(e, key.data, out->n_operands);
         if (table != MPQC_NONE) c.table = LLVMGetParam(out->body, out->n_operands - 1);
         mpqc_nest_emit(e, &c.nest, e->target->vector_bytes / 2, emit_step, &c);

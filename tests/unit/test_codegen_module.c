@@ -286,6 +286,45 @@ static void test_names(void **state)
     rig_check(&hostile_names);
 }
 
+/* Moves of vectors may carry a float's name (movups); what computes with floats may not
+ * appear: arithmetic, comparisons, conversions. */
+static const char float_code_x86[] =
+    "[[:space:]]v?(add|sub|mul|div|sqrt|rsqrt|rcp|round|cmp|ucomi|comi|max|min|fn?m[as][a-z]*[0-9]*|"
+    "cvt[a-z0-9]*|dp)(ss|sd|ps|pd)[[:space:]]|[[:space:]]cvt|[[:space:]]f(ld|st|add|mul)";
+static const char float_code_arm[] =
+    "[[:space:]](f(add|sub|mul|div|sqrt|max|min|cm|cvt|madd|mla|mls|rint|neg|abs)[a-z0-9]*|[su]cvtf)"
+    "[[:space:]]";
+
+static void count_float_code(struct rig *r, const char *target, bool expected)
+{
+    char path[128], command[1024];
+    snprintf(path, sizeof path, "%s/m.so", r->dir);
+    rig_emit(r, target, MPQC_EMIT_SO, path);
+    snprintf(command, sizeof command, "llvm-objdump-19 -d --no-show-raw-insn %s | grep -Eq '%s'", path,
+             strncmp(target, "x86", 3) == 0 ? float_code_x86 : float_code_arm);
+    int found = system(command);
+    if ((found == 0) != expected)
+        fail_msg("%s: float instructions %s", target, expected ? "not seen" : "in integer code");
+}
+
+/* The second model has float code, so a search that finds nothing anywhere would fail. */
+static void test_no_float(void **state)
+{
+    (void)state;
+    static const struct rig_case quantize = {
+        .name = "q", .text = "graph \"g\" { input %0 : f32[64]\n"
+                             "%1 = quantize %0 {scale=0.5, to=\"u8\", zero=0} @\"q\"\noutput %1 }"};
+    struct rig integer, real;
+    rig_open(&integer, &model);
+    rig_open(&real, &quantize);
+    for (unsigned i = 0; mpqc_target_name(i); i++) {
+        count_float_code(&integer, mpqc_target_name(i), false);
+        count_float_code(&real, mpqc_target_name(i), true);
+    }
+    rig_close(&integer);
+    rig_close(&real);
+}
+
 /* A CPU without the dot product is refused, not crashed. */
 static void test_refusal(void **state)
 {
@@ -438,6 +477,7 @@ int main(void)
         cmocka_unit_test(test_descriptor), cmocka_unit_test(test_run_checks),
         cmocka_unit_test(test_exec),       cmocka_unit_test(test_file),
         cmocka_unit_test(test_names),      cmocka_unit_test(test_refusal),
+        cmocka_unit_test(test_no_float),
         cmocka_unit_test(test_static),     cmocka_unit_test(test_text_forms),
         cmocka_unit_test(test_tag),        cmocka_unit_test(test_unwritable),
     };
