@@ -34,6 +34,8 @@ struct window {
     unsigned n_blocks;
     int64_t groups; /* of four rows of taps: ceil(kh / 4) */
     int64_t tile;   /* output columns computed together */
+    bool overlap;   /* the last tile is moved back, else it may be smaller */
+    bool rolled;    /* positions are finished in a loop, by way of memory */
     bool exact;
     LLVMValueRef x, w;
     /* at work */
@@ -51,16 +53,17 @@ static LLVMValueRef constant(struct window *q, int64_t v)
 
 /* ---- the schedule -------------------------------------------------------------------- */
 
-/* Blocks of 4 * lanes channels, then of half as many, down to 16; a nearly full rest
- * takes a whole block. */
-static void choose_blocks(struct window *q)
+/* Blocks of 4 L channels, then of half as many, down to 16; a rest of more than
+ * `pad` quarters of a block takes a whole one. */
+static void make_blocks(struct window *q, unsigned top, int64_t pad)
 {
     int64_t left = q->p->channels, first = 0, at = 0;
-    for (unsigned L = q->e->target->isa->lanes; left > 0; L /= 2) {
+    q->n_blocks = 0;
+    for (unsigned L = top; left > 0; L /= 2) {
         int64_t size = 4 * (int64_t)L, n = left / size;
         int64_t rest = left % size;
         MPQC_ASSERT(L >= 4);
-        bool take_rest = rest > 0 && (L == 4 || 4 * rest > 3 * size);
+        bool take_rest = rest > 0 && (L == 4 || 4 * rest > pad * size);
         int64_t covered = n * size + (take_rest ? rest : 0);
         for (int whole = 1; whole >= 0; whole--) {
             int64_t count = whole ? n : take_rest;
@@ -81,16 +84,84 @@ static void choose_blocks(struct window *q)
     }
 }
 
-/* As many output columns as have room for accumulators, evenly. */
-static void choose_tile(struct window *q)
+/* Is the input column `at` bytes behind a tile's first one a tap of any output? */
+static bool is_tap(const struct mpqc_window *p, int64_t width, int64_t at)
+{
+    for (int64_t t = 0; t < width; t++)
+        for (int64_t kw = 0; kw < p->kw; kw++)
+            if (t * p->x_col + kw * p->tap_col == at) return true;
+    return false;
+}
+
+/* The last input column of a tile. */
+static int64_t span(const struct mpqc_window *p, int64_t width)
+{
+    return (width - 1) * p->x_col + (p->kw - 1) * p->tap_col;
+}
+
+static bool in_loops(const struct window *q, int64_t width)
+{
+    return width == 1 && q->p->kw * q->groups > UNROLL_PAIRS;
+}
+
+/* Time and code of a tile of one block, as in tiles.c. */
+static void tile_costs(const struct window *q, int64_t width, int64_t *time, int64_t *code)
 {
     const struct mpqc_isa *isa = q->e->target->isa;
-    int64_t most = (isa->registers - 6) / (4 * isa->acc_per_column);
+    int64_t columns = 0, rows = q->p->kh;
+    for (int64_t at = 0; at <= span(q->p, width); at++) columns += is_tap(q->p, width, at);
+    int64_t x_extra = isa->x_values > 1 ? isa->x_cost : 0;
+    int64_t w_extra = isa->w_values > 1 ? isa->w_cost : 0;
+    int64_t taps = columns * q->groups, pairs = width * q->p->kw * q->groups;
+    *time = taps * (40 + 4 * x_extra) + columns * rows * 5 +
+            pairs * 4 * (isa->dot_cost + w_extra) + mpqc_finish_cost(width, 4, q->rolled);
+    *code = taps * (60 + 8 * x_extra) + columns * rows * 9 +
+            pairs * 4 * (isa->dot_cost * 5 / 4 + 2 * w_extra);
+    if (in_loops(q, width)) *code = 400;
+    *code += mpqc_finish_code(4) * (q->rolled ? 1 : width) + (q->rolled ? 40 * width : 0) + 100;
+}
+
+static int64_t schedule_cost(const struct window *q)
+{
+    const struct mpqc_window *p = q->p;
+    int64_t full_time, full_code, rest_time = 0, rest_code = 0, blocks = 0, weights = 0;
+    int64_t n = p->cols / q->tile, rest = p->cols % q->tile;
+    for (unsigned i = 0; i < q->n_blocks; i++) {
+        blocks += q->blocks[i].count;
+        weights += p->w ? q->blocks[i].count * q->blocks[i].weight_bytes : 0;
+    }
+    tile_costs(q, q->tile, &full_time, &full_code);
+    if (rest && q->overlap) n++;
+    else if (rest) tile_costs(q, rest, &rest_time, &rest_code);
+    return p->batch * p->rows * blocks * (n * full_time + rest_time) +
+           MPQC_COST_BYTE * (q->n_blocks * (full_code + rest_code) + weights);
+}
+
+/* Tries block sizes and tiles. */
+static void choose_schedule(struct window *q)
+{
+    const struct mpqc_isa *isa = q->e->target->isa;
+    struct window best = *q;
+    int64_t best_cost = INT64_MAX, most = (isa->registers - 6) / (4 * isa->acc_per_column);
     if (most > MAX_TILE) most = MAX_TILE;
     if (most < 1 || q->p->kh * q->p->kw > 64) most = 1;
-    int64_t tiles = (q->p->cols + most - 1) / most;
-    q->tile = (q->p->cols + tiles - 1) / tiles;
-    if (q->tile > 2 && q->p->cols % q->tile && q->p->cols % (q->tile - 1) == 0) q->tile--;
+    for (unsigned L = isa->lanes; L >= 4; L /= 2) {
+        for (int64_t pad = 0; pad <= 3; pad += 3) {
+            make_blocks(q, L, pad);
+            for (q->tile = 1; q->tile <= most && q->tile <= q->p->cols; q->tile++) {
+                for (int variant = 0; variant < 4; variant++) {
+                    q->overlap = variant & 1;
+                    q->rolled = (variant & 2) && q->tile > 1;
+                    if (q->overlap && q->p->once) continue;
+                    int64_t cost = schedule_cost(q);
+                    if (cost >= best_cost) continue;
+                    best_cost = cost;
+                    best = *q;
+                }
+            }
+        }
+    }
+    *q = best;
 }
 
 /* [block][kw][group][4 vectors][lane][4 taps] */
@@ -221,13 +292,9 @@ static void unrolled(struct window *q, LLVMValueRef x)
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_window *p = q->p;
     /* A column of input is named by its byte offset from the tile's first tap. */
-    int64_t span = (q->width - 1) * p->x_col + (p->kw - 1) * p->tap_col;
-    for (int64_t at = 0; at <= span; at++) {
-        bool used = false;
-        for (int64_t t = 0; t < q->width && !used; t++)
-            for (int64_t kw = 0; kw < p->kw && !used; kw++)
-                used = t * p->x_col + kw * p->tap_col == at;
-        for (int64_t g = 0; used && g < q->groups; g++) {
+    for (int64_t at = 0; at <= span(p, q->width); at++) {
+        if (!is_tap(p, q->width, at)) continue;
+        for (int64_t g = 0; g < q->groups; g++) {
             LLVMValueRef taps[4][4], w[4][4];
             load_taps(q, mpqc_b_gep_const(e, x, at + 4 * g * p->tap_row), rows_of(q, g), taps);
             for (int64_t t = 0; t < q->width; t++)
@@ -244,7 +311,7 @@ static void unrolled(struct window *q, LLVMValueRef x)
 }
 
 /* One output column, loops over columns and groups of rows of the window. */
-static void rolled(struct window *q, LLVMValueRef x)
+static void looped(struct window *q, LLVMValueRef x)
 {
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_window *p = q->p;
@@ -274,29 +341,68 @@ struct origin {
     LLVMValueRef x, position, residual, index;
 };
 
-static void tile(struct window *q, int64_t width, struct origin o)
+static void take_sums(struct window *q, int64_t t, const LLVMValueRef *bias, LLVMValueRef *sum)
 {
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_isa *isa = e->target->isa;
     LLVMTypeRef type = LLVMVectorType(e->i32, q->L);
-    LLVMValueRef bias[MPQC_MAX_COLUMNS], sum[MPQC_MAX_COLUMNS], acc[2];
+    LLVMValueRef acc[2];
+    for (unsigned v = 0; v < 4; v++) {
+        for (unsigned a = 0; a < isa->acc_per_column; a++)
+            acc[a] = LLVMBuildLoad2(e->b, type, acc_var(q, t, v)[a], "");
+        sum[v] = isa->finish(e, acc);
+        if (isa->acc_per_column > 1) sum[v] = LLVMBuildAdd(e->b, sum[v], bias[v], "");
+    }
+}
+
+static void finish_position(struct window *q, struct origin o, LLVMValueRef *sum, LLVMValueRef t)
+{
+    struct mpqc_emit_cx *e = q->e;
+    mpqc_epilogue_store(e, q->ep, sum, mpqc_b_madd(e, t, q->p->out_col, o.position),
+                        mpqc_b_madd(e, t, q->p->res_col, o.residual),
+                        mpqc_b_madd(e, t, 1, o.index));
+}
+
+static void finish_rolled(struct window *q, struct origin o, const LLVMValueRef *bias)
+{
+    struct mpqc_emit_cx *e = q->e;
+    LLVMTypeRef type = LLVMVectorType(e->i32, q->L);
+    int64_t bytes = 4 * (int64_t)q->L;
+    LLVMValueRef sum[MPQC_MAX_COLUMNS];
+    LLVMValueRef buffer = mpqc_b_var(e, LLVMArrayType2(type, (uint64_t)(4 * q->width)), "sums");
+    for (int64_t t = 0; t < q->width; t++) {
+        take_sums(q, t, bias, sum);
+        for (unsigned v = 0; v < 4; v++)
+            mpqc_b_store(e, sum[v], mpqc_b_gep_const(e, buffer, (4 * t + v) * bytes), 16);
+    }
+    struct mpqc_loop l;
+    mpqc_b_loop_begin(e, &l, constant(q, 0), constant(q, q->width), 1, "finish");
+    LLVMValueRef from =
+        mpqc_b_gep(e, buffer, mpqc_b_madd(e, l.iv, 4 * bytes, constant(q, 0)));
+    for (unsigned v = 0; v < 4; v++)
+        sum[v] = mpqc_b_load(e, type, mpqc_b_gep_const(e, from, v * bytes), 16);
+    finish_position(q, o, sum, l.iv);
+    mpqc_b_loop_end(e, &l);
+}
+
+static void tile(struct window *q, int64_t width, struct origin o)
+{
+    struct mpqc_emit_cx *e = q->e;
+    LLVMValueRef bias[MPQC_MAX_COLUMNS], sum[MPQC_MAX_COLUMNS];
     q->width = width;
     begin_accumulators(q);
-    if (width == 1 && q->p->kw * q->groups > UNROLL_PAIRS) rolled(q, o.x);
+    if (in_loops(q, width)) looped(q, o.x);
     else unrolled(q, o.x);
     mpqc_epilogue_columns(e, q->ep, &q->b->c, q->channel);
-    if (isa->acc_per_column > 1) mpqc_epilogue_bias(e, q->ep, &q->b->c, q->channel, bias);
+    if (e->target->isa->acc_per_column > 1)
+        mpqc_epilogue_bias(e, q->ep, &q->b->c, q->channel, bias);
+    if (q->rolled && width > 1) {
+        finish_rolled(q, o, bias);
+        return;
+    }
     for (int64_t t = 0; t < width; t++) {
-        for (unsigned v = 0; v < 4; v++) {
-            for (unsigned a = 0; a < isa->acc_per_column; a++)
-                acc[a] = LLVMBuildLoad2(e->b, type, acc_var(q, t, v)[a], "");
-            sum[v] = isa->finish(e, acc);
-            if (isa->acc_per_column > 1) sum[v] = LLVMBuildAdd(e->b, sum[v], bias[v], "");
-        }
-        LLVMValueRef out = constant(q, t * q->p->out_col), res = constant(q, t * q->p->res_col);
-        mpqc_epilogue_store(e, q->ep, sum, LLVMBuildNSWAdd(e->b, o.position, out, ""),
-                            LLVMBuildNSWAdd(e->b, o.residual, res, ""),
-                            LLVMBuildNSWAdd(e->b, o.index, constant(q, t), ""));
+        take_sums(q, t, bias, sum);
+        finish_position(q, o, sum, constant(q, t));
     }
 }
 
@@ -326,8 +432,15 @@ static void row_of_block(struct window *q, const struct block *b, LLVMValueRef i
     o.residual = LLVMBuildNSWAdd(e->b, o.residual, q->channel, "");
     int64_t n = q->p->cols / q->tile, rest = q->p->cols % q->tile;
     struct mpqc_loop l;
-    mpqc_b_loop_begin(e, &l, zero, constant(q, n), 1, "tile");
-    tile(q, q->tile, move(q, o, mpqc_b_madd(e, l.iv, q->tile, zero)));
+    bool back = q->overlap && rest;
+    mpqc_b_loop_begin(e, &l, zero, constant(q, n + back), 1, "tile");
+    LLVMValueRef at = mpqc_b_madd(e, l.iv, q->tile, zero);
+    if (back) {
+        LLVMValueRef end = constant(q, q->p->cols - q->tile);
+        at = LLVMBuildSelect(e->b, LLVMBuildICmp(e->b, LLVMIntSLT, at, end, ""), at, end, "");
+        rest = 0;
+    }
+    tile(q, q->tile, move(q, o, at));
     mpqc_b_loop_end(e, &l);
     if (rest) tile(q, rest, move(q, o, constant(q, n * q->tile)));
 }
@@ -370,7 +483,8 @@ static void add_key(const struct window *q, const struct mpqc_kernel *k, struct 
                              p->kw,       p->x_first,   p->x_batch, p->x_row,    p->x_col,
                              p->tap_row,  p->tap_col,   p->out_row, p->out_col,  p->out_batch,
                              p->res_row,  p->res_batch, p->res_col, p->w != NULL, q->exact};
-    mpqc_buf_puts(key, "window");
+    mpqc_buf_printf(key, "window %u t%lld%s%s", q->blocks[0].c.lanes[0], (long long)q->tile,
+                    q->overlap ? "o" : "", q->rolled ? "r" : "");
     for (size_t i = 0; i < MPQC_LEN(facts); i++)
         mpqc_buf_printf(key, " %lld", (long long)facts[i]);
     if (mpqc_place_has_halo(place))
@@ -424,8 +538,7 @@ mpqc_status mpqc_emit_window(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     q->e = e;
     q->p = p;
     q->groups = (p->kh + 3) / 4;
-    choose_blocks(q);
-    choose_tile(q);
+    choose_schedule(q);
     q->exact = q->blocks[q->n_blocks - 1].c.valid !=
                    mpqc_columns_lanes(&q->blocks[q->n_blocks - 1].c) &&
                e->plan->place[p->x].space != MPQC_SPACE_ARENA;

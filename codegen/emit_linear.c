@@ -255,7 +255,7 @@ static void tile(struct gemm *q, int64_t mh, int64_t mw, LLVMValueRef x, LLVMVal
         mpqc_epilogue_bias(e, q->ep, q->c, q->channel, bias);
     position = LLVMBuildNSWAdd(e->b, position, q->channel, "");
     residual = LLVMBuildNSWAdd(e->b, residual, q->channel, "");
-    if (mpqc_finish_rolled(q->l, mh * mw, q->c->n)) {
+    if (q->t->rolled && mh * mw > 1) {
         finish_rolled(q, bias, position, residual);
         return;
     }
@@ -505,6 +505,7 @@ static void add_key(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
                     (long long)l->run, l->exact);
     mpqc_buf_printf(key, " t%lldx%lldx%u%s", (long long)t->mh, (long long)t->mw, t->panels.full.n,
                     t->overlap ? "o" : "");
+    mpqc_buf_puts(key, t->rolled ? "r" : "");
     const struct mpqc_quant *q = mpqc_value_at(e->graph, k->out)->type.quant;
     if (mpqc_place_has_halo(p))
         mpqc_buf_printf(key, " h%d,%d,%d,%d:%d", p->halo[0], p->halo[1], p->halo[2], p->halo[3],

@@ -56,6 +56,7 @@ struct mpqc_tile {
     int64_t units;   /* per image, the last may be smaller */
     bool overlap;    /* no smaller tiles: the last one is moved back and computes some
                         positions again */
+    bool rolled;     /* positions are finished in a loop, by way of memory */
     int64_t block;   /* units that are computed for all panels before going on */
     bool by_panel;   /* the kernel's range counts panels, not units */
     unsigned unroll; /* steps in the inner loop's body */
@@ -63,12 +64,15 @@ struct mpqc_tile {
 };
 /* Code that is worth writing without a loop, in bytes. */
 #define MPQC_UNROLL_BYTES 1000
-/* Estimated bytes of code of one step of m positions x nv vectors; of finishing one
- * position. */
+/* The cost model counts tenths of a cycle.  A byte of code costs its way into the
+ * instruction cache, once per run of the network; it also counts because a library
+ * should not be much larger than its weights. */
+#define MPQC_COST_BYTE 4
+/* Estimates: bytes of code of one step of m positions x nv vectors; of finishing one
+ * position; time of finishing a tile. */
 int64_t mpqc_step_code(const struct mpqc_isa *, int64_t m, unsigned nv);
 int64_t mpqc_finish_code(unsigned nv);
-/* Are the positions of a tile finished in a loop? */
-bool mpqc_finish_rolled(const struct mpqc_linear *, int64_t m, unsigned nv);
+int64_t mpqc_finish_cost(int64_t m, unsigned nv, bool rolled);
 void mpqc_tile_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *,
                       struct mpqc_tile *out);
 

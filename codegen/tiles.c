@@ -8,13 +8,6 @@
 
 #include <string.h>
 
-/* Cost per finished vector, per position, per tile.  A byte of code costs its way into
- * the instruction cache, once per run of the network; it also counts because a library
- * should not be much larger than its weights. */
-#define COST_VECTOR 25
-#define COST_POSITION 20
-#define COST_TILE 120
-#define COST_BYTE 4
 
 unsigned mpqc_split_channels(int64_t n, unsigned lanes, bool may_pad, int64_t *full,
                              unsigned tail[MPQC_MAX_TAIL])
@@ -77,34 +70,33 @@ int64_t mpqc_finish_code(unsigned nv)
     return 32 * nv + 55;
 }
 
+int64_t mpqc_finish_cost(int64_t m, unsigned nv, bool rolled)
+{
+    return m * nv * (rolled ? 38 : 25) + 20 * m + 120 + (rolled ? 50 : 0);
+}
+
 static int64_t all_steps(const struct mpqc_linear *l)
 {
     return l->n_outer * l->n_inner * l->k4;
 }
 
-bool mpqc_finish_rolled(const struct mpqc_linear *l, int64_t m, unsigned nv)
-{
-    /* The detour through memory costs about a cycle a vector. */
-    return m > 2 && m * mpqc_finish_code(nv) > 600 && all_steps(l) >= 24;
-}
-
 static int64_t tile_cost(const struct mpqc_isa *isa, const struct mpqc_linear *l, int64_t m,
-                         unsigned nv)
+                         unsigned nv, bool rolled)
 {
     int64_t dots = m * nv;
     int64_t step = dots * isa->dot_cost + m * isa->x_cost + nv * isa->w_cost;
     int64_t chains = dots * isa->acc_per_column;
     if (chains < 4 && step < 20) step = 20; /* latency, in part hidden by `split` */
-    return all_steps(l) * step + dots * COST_VECTOR + m * COST_POSITION + COST_TILE;
+    return all_steps(l) * step + mpqc_finish_cost(m, nv, rolled);
 }
 
 /* Bytes of code of a tile: see emit_linear.c. */
 static int64_t tile_code(const struct mpqc_isa *isa, const struct mpqc_linear *l, int64_t m,
-                         unsigned nv)
+                         unsigned nv, bool rolled)
 {
     int64_t step = mpqc_step_code(isa, m, nv), all = step * all_steps(l);
     if (all > MPQC_UNROLL_BYTES) all = step * (m * nv < 6 ? 5 : m * nv < 12 ? 3 : 1);
-    return all + mpqc_finish_code(nv) * (mpqc_finish_rolled(l, m, nv) ? 2 : m) + 100;
+    return all + mpqc_finish_code(nv) * (rolled ? 1 : m) + (rolled ? 9 * m * nv : 0) + 100;
 }
 
 /* All tiles of one image and group. */
@@ -127,8 +119,8 @@ static int64_t schedule_cost(const struct mpqc_isa *isa, const struct mpqc_linea
             int64_t m = size[0][r / 2] * size[1][r % 2];
             int64_t n = times * count[0][r / 2] * count[1][r % 2];
             if (m * n == 0) continue;
-            cost += n * tile_cost(isa, l, m, nv) * l->groups * l->batch;
-            cost += COST_BYTE * tile_code(isa, l, m, nv);
+            cost += n * tile_cost(isa, l, m, nv, t->rolled) * l->groups * l->batch;
+            cost += MPQC_COST_BYTE * tile_code(isa, l, m, nv, t->rolled);
         }
     }
     return cost;
@@ -162,8 +154,10 @@ static void try_tiles(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
     make_panels(e, l, nv, &t.panels);
     for (t.mh = 1; t.mh <= l->rows && t.mh <= 8; t.mh++) {
         for (t.mw = 1; t.mw <= l->cols && fits(isa, t.mh * t.mw, nv); t.mw++) {
-            for (int overlap = 0; overlap <= !l->once; overlap++) {
-                t.overlap = overlap;
+            for (int variant = 0; variant < 4; variant++) {
+                t.overlap = variant & 1;
+                t.rolled = variant & 2;
+                if (t.overlap && l->once) continue;
                 int64_t cost = schedule_cost(isa, l, &t);
                 if (cost >= *best_cost) continue;
                 *best_cost = cost;
