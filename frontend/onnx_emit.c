@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-/* ---- weights ------------------------------------------------------------------------------ */
+/* ---- weights ---------------------------------------------------------------------- */
 
 /* Operators in which an infinite constant has a meaning: a bound, a mask. */
 static bool takes_infinity(enum mpqc_op op)
@@ -105,7 +105,8 @@ static mpqc_status check_fold(struct mpqc_imp_node *n, enum mpqc_op op, const mp
     for (uint32_t i = 0; i < node.n_out; i++)
         if (mpqc_type_bytes(&out[i]) > MPQC_IMP_MAX_CONST)
             return MPQC_FAIL(n->im->cx, LIMIT_EXCEEDED, mpqc_loc_where(n->loc),
-                             "folding would make a constant of %zu bytes", mpqc_type_bytes(&out[i]));
+                             "folding would make a constant of %zu bytes",
+                             mpqc_type_bytes(&out[i]));
     return MPQC_OK;
 }
 
@@ -128,7 +129,7 @@ mpqc_status mpqc_imp_emit(struct mpqc_imp_node *n, enum mpqc_op op, const mpqc_v
     return account(im, mpqc_loc_where(n->loc), *out);
 }
 
-/* ---- short forms ----------------------------------------------------------------------------- */
+/* ---- short forms ------------------------------------------------------------------ */
 
 mpqc_status mpqc_imp_unary(struct mpqc_imp_node *n, enum mpqc_op op, mpqc_vid x, mpqc_vid *out)
 {
@@ -256,7 +257,7 @@ mpqc_status mpqc_imp_reduce(struct mpqc_imp_node *n, enum mpqc_op op, mpqc_vid x
     return mpqc_imp_emit(n, op, &x, 1, &a, out);
 }
 
-/* ---- constants --------------------------------------------------------------------------------- */
+/* ---- constants -------------------------------------------------------------------- */
 
 mpqc_status mpqc_imp_constant(struct mpqc_imp *im, const char *name, const struct mpqc_tensor *t,
                               mpqc_vid *out)
@@ -286,11 +287,12 @@ static void fill(enum mpqc_dtype dtype, double value, void *data, int64_t count)
 mpqc_status mpqc_imp_filled(struct mpqc_imp_node *n, enum mpqc_dtype dtype, uint32_t rank,
                             const int64_t *dims, double value, mpqc_vid *out)
 {
-    size_t bytes = mpqc_dtypes[dtype].bytes;
-    for (uint32_t i = 0; i < rank; i++)
-        if (dims[i] < 0 || !mpqc_size_mul(bytes, (size_t)dims[i], &bytes) ||
-            bytes > MPQC_IMP_MAX_CONST)
-            return mpqc_imp_invalid(n, "a constant of this shape is too large");
+    int64_t count = 0;
+    size_t bytes;
+    if (!mpqc_imp_count(rank, dims, &count) ||
+        !mpqc_size_mul((size_t)count, mpqc_dtypes[dtype].bytes, &bytes) ||
+        bytes > MPQC_IMP_MAX_CONST)
+        return mpqc_imp_invalid(n, "a constant of this shape is too large");
     struct mpqc_tensor t = {.type = mpqc_type_make(dtype, rank, dims)};
     t.data = mpqc_arena_alloc(&n->im->g->arena, bytes);
     if (!t.data) return MPQC_OOM(n->im->cx);

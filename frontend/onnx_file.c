@@ -50,7 +50,7 @@ void mpqc_imp_close(struct mpqc_imp_file *f)
     f->data = NULL;
 }
 
-/* ---- protobuf-c --------------------------------------------------------------------- */
+/* ---- protobuf-c ------------------------------------------------------------------- */
 
 static void *arena_alloc(void *arena, size_t size)
 {
@@ -84,7 +84,7 @@ mpqc_status mpqc_imp_unpack(struct mpqc_cx *cx, const struct mpqc_imp_file *f,
     return MPQC_OK;
 }
 
-/* ---- names ---------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------ */
 
 /* FNV-1a, 64 bits. */
 static uint64_t hash(const char *s)

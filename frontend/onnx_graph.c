@@ -17,7 +17,7 @@
                          .op = (loc_).op,                                                         \
                          .offset = (loc_).offset})
 
-/* ---- reports ------------------------------------------------------------------------------ */
+/* ---- reports ---------------------------------------------------------------------- */
 
 /* More than anyone will read; bounds the work on a hostile file. */
 #define MAX_REPORTS 5000
@@ -139,7 +139,7 @@ mpqc_status mpqc_imp_flush(struct mpqc_imp *im)
     return im->n_reports || im->other_fails ? MPQC_UNSUPPORTED : MPQC_OK;
 }
 
-/* ---- names --------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------ */
 
 mpqc_status mpqc_imp_value(struct mpqc_imp *im, const char *name, struct mpqc_imp_value **out)
 {
@@ -210,7 +210,7 @@ mpqc_status mpqc_imp_lookup(struct mpqc_imp *im, const char *name, struct mpqc_w
     return MPQC_OK;
 }
 
-/* ---- unknown results ------------------------------------------------------------------------ */
+/* ---- unknown results -------------------------------------------------------------- */
 
 bool mpqc_imp_static_type(const Onnx__ValueInfoProto *info, struct mpqc_type *out)
 {
@@ -221,15 +221,15 @@ bool mpqc_imp_static_type(const Onnx__ValueInfoProto *info, struct mpqc_type *ou
     int64_t dims[MPQC_MAX_RANK];
     if (!t || !t->shape || t->shape->n_dim > MPQC_MAX_RANK || !mpqc_imp_dtype(t->elem_type, &dtype))
         return false;
-    size_t count = 1;
+    int64_t count;
     for (size_t i = 0; i < t->shape->n_dim; i++) {
         const Onnx__TensorShapeProto__Dimension *d = t->shape->dim[i];
         if (d->value_case != ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE ||
-            d->dim_value < 1 || !mpqc_size_mul(count, (size_t)d->dim_value, &count) ||
-            count > MPQC_IMP_MAX_ELEMENTS)
+            d->dim_value < 1)
             return false;
         dims[i] = d->dim_value;
     }
+    if (!mpqc_imp_count(t->shape->n_dim, dims, &count)) return false;
     *out = mpqc_type_make(dtype, (uint32_t)t->shape->n_dim, dims);
     return true;
 }
@@ -264,7 +264,7 @@ static mpqc_status stand_in(struct mpqc_imp *im, struct mpqc_imp_value *v)
     return v->vid == MPQC_NONE ? MPQC_OOM(im->cx) : MPQC_OK;
 }
 
-/* ---- one node --------------------------------------------------------------------------------- */
+/* ---- one node --------------------------------------------------------------------- */
 
 /* "Conv_12" for the unnamed; a name that came before gets a number. */
 static mpqc_status name_node(struct mpqc_imp *im, const Onnx__NodeProto *pb, uint32_t index,
@@ -338,7 +338,8 @@ static mpqc_status check_row(struct mpqc_imp_node *n)
     const struct mpqc_imp_row *other;
     const char *domain = n->pb->domain;
     if (domain && *domain && strcmp(domain, "ai.onnx"))
-        return mpqc_imp_unsupported(n, "operators of the domain '%.200s' are not supported", domain);
+        return mpqc_imp_unsupported(n, "operators of the domain '%.200s' are not supported",
+                                    domain);
     n->row = mpqc_imp_row_find(n->loc.op, n->im->opset, &other);
     if (!n->row && other)
         return mpqc_imp_unsupported(n, "this operator exists from opset %d on", other->since);
@@ -424,7 +425,7 @@ mpqc_status mpqc_imp_nodes(struct mpqc_imp *im)
     return MPQC_OK;
 }
 
-/* ---- subgraphs ------------------------------------------------------------------------------------ */
+/* ---- subgraphs -------------------------------------------------------------------- */
 
 static mpqc_status inline_constants(struct mpqc_imp_node *n, const Onnx__GraphProto *sub)
 {

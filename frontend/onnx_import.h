@@ -30,7 +30,7 @@
 /* No tensor may have more elements. */
 #define MPQC_IMP_MAX_ELEMENTS ((int64_t)1 << 31)
 
-/* ---- a file in memory (onnx_file.c) ------------------------------------------------ */
+/* ---- a file in memory (onnx_file.c) ----------------------------------------------- */
 
 struct mpqc_imp_file {
     const char *path;
@@ -65,7 +65,7 @@ bool mpqc_imp_names_set(struct mpqc_imp_names *t, struct mpqc_arena *arena, cons
 
 struct mpqc_imp;
 
-/* ---- tensors (onnx_tensor.c) ------------------------------------------------------- */
+/* ---- tensors (onnx_tensor.c) ------------------------------------------------------ */
 
 /* Decodes a tensor into dense containers in `arena` (or, for raw data of the right
  * form, points into the message).  `raw`: its raw data when they were not unpacked,
@@ -77,6 +77,10 @@ mpqc_status mpqc_imp_tensor(struct mpqc_cx *cx, struct mpqc_where where,
 mpqc_status mpqc_imp_tensor_at(struct mpqc_cx *cx, const struct mpqc_imp_file *f,
                                struct mpqc_pb_span span, struct mpqc_arena *arena,
                                struct mpqc_tensor *out, const char **name) MPQC_MUST_CHECK;
+/* The product of extents from a file; false when one is negative or the product is more
+ * than MPQC_IMP_MAX_ELEMENTS.  An extent of 0 must not hide others, whose products are
+ * strides: the limit holds without it, too. */
+bool mpqc_imp_count(size_t rank, const int64_t *dims, int64_t *out) MPQC_MUST_CHECK;
 /* The name alone, without touching the data; NULL when it has none.  In scratch. */
 mpqc_status mpqc_imp_tensor_name(struct mpqc_imp *im, struct mpqc_pb_span span,
                                  const char **out) MPQC_MUST_CHECK;
@@ -84,7 +88,7 @@ mpqc_status mpqc_imp_tensor_name(struct mpqc_imp *im, struct mpqc_pb_span span,
 bool mpqc_imp_dtype(int32_t onnx, enum mpqc_dtype *out);
 const char *mpqc_imp_dtype_name(int32_t onnx);
 
-/* ---- the import ---------------------------------------------------------------------- */
+/* ---- the import ------------------------------------------------------------------- */
 
 struct mpqc_imp_node;
 typedef mpqc_status (*mpqc_imp_fn)(struct mpqc_imp_node *n);
@@ -159,7 +163,7 @@ mpqc_status mpqc_imp_invalid(struct mpqc_imp_node *n, const char *fmt, ...)
 /* Imports the nodes of a subgraph in place; its outputs are put into n->out. */
 mpqc_status mpqc_imp_inline(struct mpqc_imp_node *n, const Onnx__GraphProto *sub) MPQC_MUST_CHECK;
 
-/* ---- the walk over nodes (onnx_graph.c) ----------------------------------------------- */
+/* ---- the walk over nodes (onnx_graph.c) ------------------------------------------- */
 
 /* The entry for an ONNX value name, made when it is new. */
 mpqc_status mpqc_imp_value(struct mpqc_imp *im, const char *name,
@@ -180,7 +184,7 @@ mpqc_status mpqc_imp_flush(struct mpqc_imp *im) MPQC_MUST_CHECK;
 /* The type and shape of a value_info; false when it is absent or not fully static. */
 bool mpqc_imp_static_type(const Onnx__ValueInfoProto *info, struct mpqc_type *out);
 
-/* ---- inputs and outputs (onnx_model.c), attributes (onnx_node.c) ---------------------------------------------- */
+/* ---- inputs and outputs (onnx_model.c), attributes (onnx_node.c) ------------------ */
 
 static inline mpqc_vid mpqc_imp_in(const struct mpqc_imp_node *n, uint32_t i)
 {
@@ -225,7 +229,7 @@ mpqc_status mpqc_imp_axes(struct mpqc_imp_node *n, const int64_t *axes, uint32_t
 mpqc_status mpqc_imp_axes_either(struct mpqc_imp_node *n, uint32_t input, uint32_t *count,
                                  const int64_t **out) MPQC_MUST_CHECK;
 
-/* ---- emission (onnx_node.c) -------------------------------------------------------------- */
+/* ---- emission (onnx_node.c) ------------------------------------------------------- */
 
 /* Adds a node, folded when all inputs are constant; checks that weights are finite. */
 mpqc_status mpqc_imp_emit(struct mpqc_imp_node *n, enum mpqc_op op, const mpqc_vid *in,

@@ -14,7 +14,7 @@
 
 #define AT_FILE(im) ((struct mpqc_where){.file = (im)->file.path, .offset = -1})
 
-/* ---- header ------------------------------------------------------------------------------ */
+/* ---- header ----------------------------------------------------------------------- */
 
 static mpqc_status check_opset(struct mpqc_imp *im)
 {
@@ -52,7 +52,8 @@ static mpqc_status check_header(struct mpqc_imp *im)
     if (x->training.n)
         mpqc_warn(im->cx, AT_FILE(im), "the training information in this file is ignored");
     for (uint32_t i = 0; i < x->sparse.n; i++) {
-        struct mpqc_where where = {.file = im->file.path, .offset = (int64_t)x->sparse.at[i].offset};
+        struct mpqc_where where = {.file = im->file.path,
+                                   .offset = (int64_t)x->sparse.at[i].offset};
         (void)MPQC_FAIL(im->cx, UNSUPPORTED, where, "sparse initialisers are not supported");
     }
     im->other_fails += x->sparse.n;
@@ -62,7 +63,7 @@ static mpqc_status check_header(struct mpqc_imp *im)
     return MPQC_OK;
 }
 
-/* ---- dynamic dimensions -------------------------------------------------------------------- */
+/* ---- dynamic dimensions ----------------------------------------------------------- */
 
 /* A graph input as the file describes it. */
 struct input {
@@ -285,8 +286,8 @@ static mpqc_status resolve(struct mpqc_imp *im, struct inputs *all, struct input
 {
     if (!in->ranked)
         return MPQC_FAIL(im->cx, MODEL, at_input(im, in),
-                         "the file does not say the shape of input '%s': give it with -shape=%s:...",
-                         in->name, in->name);
+                         "the file does not say the shape of input '%s': give it with "
+                         "-shape=%s:...", in->name, in->name);
     int64_t count = 1;
     if (in->empty)
         return MPQC_FAIL(im->cx, UNSUPPORTED, at_input(im, in),
@@ -329,7 +330,7 @@ static mpqc_status make_inputs(struct mpqc_imp *im)
     return MPQC_OK;
 }
 
-/* ---- outputs ---------------------------------------------------------------------------------- */
+/* ---- outputs ---------------------------------------------------------------------- */
 
 /* An output needs a value of its own, computed by a node, under the output's name: a
  * constant, an input, or a value that is another output already is copied. */
@@ -373,7 +374,7 @@ static mpqc_status make_outputs(struct mpqc_imp *im)
     return im->g->arena.failed ? MPQC_OOM(im->cx) : MPQC_OK;
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------- */
+/* ---- the whole -------------------------------------------------------------------- */
 
 static mpqc_status name_graph(struct mpqc_imp *im)
 {

@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-/* ---- attributes ---------------------------------------------------------------------- */
+/* ---- attributes ------------------------------------------------------------------- */
 
 const Onnx__AttributeProto *mpqc_imp_attr(const struct mpqc_imp_node *n, const char *name)
 {
@@ -72,7 +72,7 @@ mpqc_status mpqc_imp_string(struct mpqc_imp_node *n, const char *name, const cha
     return MPQC_OK;
 }
 
-/* ---- constant inputs -------------------------------------------------------------------- */
+/* ---- constant inputs -------------------------------------------------------------- */
 
 static bool element_as_int(const struct mpqc_value *v, int64_t i, int64_t *out)
 {
@@ -135,7 +135,7 @@ mpqc_status mpqc_imp_const_number(struct mpqc_imp_node *n, uint32_t i, const cha
     return MPQC_OK;
 }
 
-/* ---- axes --------------------------------------------------------------------------------- */
+/* ---- axes ------------------------------------------------------------------------- */
 
 mpqc_status mpqc_imp_axis(struct mpqc_imp_node *n, int64_t axis, uint32_t rank, uint32_t *out)
 {

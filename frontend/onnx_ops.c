@@ -5,7 +5,7 @@
 #include "frontend/ops.h"
 
 #define ANY MPQC_OPSET_ANY
-#define ROW(name_, since_, until_, in_min_, in_max_, out_max_, types_, importer, op_, attrs_, say)  \
+#define ROW(name_, since_, until_, in_min_, in_max_, out_max_, types_, importer, op_, attrs_, say) \
     {.name = #name_,                                                                              \
      .since = since_,                                                                             \
      .until = until_,                                                                             \

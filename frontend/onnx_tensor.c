@@ -72,7 +72,7 @@ const char *mpqc_imp_dtype_name(int32_t onnx)
     return element_of(onnx)->name;
 }
 
-/* ---- number formats --------------------------------------------------------------------- */
+/* ---- number formats --------------------------------------------------------------- */
 
 static float from_bits(uint32_t u)
 {
@@ -197,7 +197,7 @@ static mpqc_status from_typed(const struct job *j)
     return MPQC_OK;
 }
 
-/* ---- external data ------------------------------------------------------------------------ */
+/* ---- external data ---------------------------------------------------------------- */
 
 static const char *entry(const Onnx__TensorProto *t, const char *key)
 {
@@ -314,7 +314,21 @@ static mpqc_status read_external(struct job *j, struct mpqc_arena *arena, size_t
     return status;
 }
 
-/* ---- the tensor ------------------------------------------------------------------------------ */
+/* ---- the tensor ------------------------------------------------------------------- */
+
+bool mpqc_imp_count(size_t rank, const int64_t *dims, int64_t *out)
+{
+    int64_t count = 1;
+    bool empty = false;
+    for (size_t i = 0; i < rank; i++) {
+        if (dims[i] < 0 || dims[i] > MPQC_IMP_MAX_ELEMENTS) return false;
+        empty = empty || dims[i] == 0;
+        if (dims[i] && count > MPQC_IMP_MAX_ELEMENTS / dims[i]) return false;
+        if (dims[i]) count *= dims[i];
+    }
+    *out = empty ? 0 : count;
+    return true;
+}
 
 static mpqc_status shape_of(struct job *j, struct mpqc_type *type)
 {
@@ -322,16 +336,14 @@ static mpqc_status shape_of(struct job *j, struct mpqc_type *type)
     if (t->n_dims > MPQC_MAX_RANK)
         return MPQC_FAIL(j->cx, LIMIT_EXCEEDED, j->where, "rank %zu; at most %d is supported",
                          t->n_dims, MPQC_MAX_RANK);
-    size_t count = 1;
-    for (size_t i = 0; i < t->n_dims; i++) {
-        int64_t d = t->dims[i];
-        if (d < 0) return MPQC_FAIL(j->cx, MODEL, j->where, "negative dimension %lld", (long long)d);
-        if (d > MPQC_IMP_MAX_ELEMENTS || !mpqc_size_mul(count, (size_t)d, &count))
-            return MPQC_FAIL(j->cx, LIMIT_EXCEEDED, j->where, "the shape is too large");
-    }
-    if (count > MPQC_IMP_MAX_ELEMENTS)
+    int64_t count = 0;
+    for (size_t i = 0; i < t->n_dims; i++)
+        if (t->dims[i] < 0)
+            return MPQC_FAIL(j->cx, MODEL, j->where, "negative dimension %lld",
+                             (long long)t->dims[i]);
+    if (!mpqc_imp_count(t->n_dims, t->dims, &count))
         return MPQC_FAIL(j->cx, LIMIT_EXCEEDED, j->where, "the shape is too large");
-    j->count = count;
+    j->count = (size_t)count;
     *type = mpqc_type_make(j->element->dtype, (uint32_t)t->n_dims, t->dims);
     return MPQC_OK;
 }
@@ -358,8 +370,9 @@ static mpqc_status from_raw(struct job *j, const uint8_t *raw, size_t size,
 {
     size_t need = 0;
     if (!mpqc_size_mul(j->count, j->element->bytes, &need) || need != size)
-        return MPQC_FAIL(j->cx, MODEL, j->where, "the shape needs %zu bytes of %s, the data has %zu",
-                         need, j->element->name, size);
+        return MPQC_FAIL(j->cx, MODEL, j->where,
+                         "the shape needs %zu bytes of %s, the data has %zu", need,
+                         j->element->name, size);
     MPQC_TRY(check_bools(j, raw));
     if (is_container_form(j->t->data_type)) {
         out->data = mpqc_arena_copy(arena, raw, size);

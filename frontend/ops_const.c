@@ -5,7 +5,7 @@
  */
 #include "frontend/ops.h"
 
-/* ---- constants ----------------------------------------------------------------------------- */
+/* ---- constants -------------------------------------------------------------------- */
 
 static struct mpqc_where where_of(const struct mpqc_imp_node *n)
 {
@@ -67,7 +67,7 @@ mpqc_status mpqc_on_constant_of_shape(struct mpqc_imp_node *n)
     return mpqc_imp_expand(n, one, rank, dims, &n->out[0]);
 }
 
-/* ---- shapes ----------------------------------------------------------------------------------- */
+/* ---- shapes ----------------------------------------------------------------------- */
 
 mpqc_status mpqc_on_shape(struct mpqc_imp_node *n)
 {
@@ -98,7 +98,7 @@ mpqc_status mpqc_on_range(struct mpqc_imp_node *n)
     return mpqc_imp_emit(n, MPQC_OP_RANGE, n->in, 3, NULL, &n->out[0]);
 }
 
-/* ---- If ------------------------------------------------------------------------------------------ */
+/* ---- If --------------------------------------------------------------------------- */
 
 mpqc_status mpqc_on_branch(struct mpqc_imp_node *n)
 {

@@ -19,7 +19,7 @@ static mpqc_status scaled(struct mpqc_imp_node *n, mpqc_vid x, float factor, mpq
     return MPQC_OK;
 }
 
-/* ---- Gemm: alpha A' B' + beta C ---------------------------------------------------------------- */
+/* ---- Gemm: alpha A' B' + beta C --------------------------------------------------- */
 
 static mpqc_status transposed_if(struct mpqc_imp_node *n, const char *attr, mpqc_vid x,
                                  mpqc_vid *out)
@@ -95,7 +95,7 @@ mpqc_status mpqc_on_matmul(struct mpqc_imp_node *n)
     return mpqc_imp_reshape(n, y, rank, dims, &n->out[0]);
 }
 
-/* ---- softmax ------------------------------------------------------------------------------------- */
+/* ---- softmax ---------------------------------------------------------------------- */
 
 /* log softmax = (x - max) - log(sum(exp(x - max))), which never takes log(0). */
 static mpqc_status log_softmax(struct mpqc_imp_node *n, mpqc_vid x, int64_t axis, mpqc_vid *out)
@@ -150,7 +150,7 @@ mpqc_status mpqc_on_softmax_flat(struct mpqc_imp_node *n)
     return mpqc_imp_reshape(n, x, t.rank, t.dims, &n->out[0]);
 }
 
-/* ---- activations ----------------------------------------------------------------------------------- */
+/* ---- activations ------------------------------------------------------------------ */
 
 mpqc_status mpqc_on_hardsigmoid(struct mpqc_imp_node *n)
 {
@@ -264,7 +264,7 @@ mpqc_status mpqc_on_clip(struct mpqc_imp_node *n)
     return a.n ? mpqc_imp_emit(n, MPQC_OP_CLIP, &x, 1, &a, &n->out[0]) : MPQC_OK;
 }
 
-/* ---- casts ------------------------------------------------------------------------------------------ */
+/* ---- casts ------------------------------------------------------------------------ */
 
 mpqc_status mpqc_on_cast(struct mpqc_imp_node *n)
 {
@@ -283,7 +283,7 @@ mpqc_status mpqc_on_cast_like(struct mpqc_imp_node *n)
     return mpqc_imp_cast(n, n->in[0], mpqc_imp_type(n, n->in[1])->dtype, &n->out[0]);
 }
 
-/* ---- arithmetic ---------------------------------------------------------------------------------------- */
+/* ---- arithmetic ------------------------------------------------------------------- */
 
 /* The exponent may have another type than the base, whose type is the result's. */
 mpqc_status mpqc_on_pow(struct mpqc_imp_node *n)
@@ -346,7 +346,7 @@ mpqc_status mpqc_on_xor(struct mpqc_imp_node *n)
     return mpqc_imp_unary(n, MPQC_OP_NOT, y, &n->out[0]);
 }
 
-/* ---- reductions ------------------------------------------------------------------------------------------- */
+/* ---- reductions ------------------------------------------------------------------- */
 
 /* Reduces x by `op` over the node's axes; keepdims=0 drops them by a reshape. */
 static mpqc_status reduce(struct mpqc_imp_node *n, enum mpqc_op op, mpqc_vid x, mpqc_vid *out)

@@ -6,7 +6,7 @@
  */
 #include "frontend/ops.h"
 
-/* ---- windows ------------------------------------------------------------------------------ */
+/* ---- windows ---------------------------------------------------------------------- */
 
 /* A window along the spatial axes (1 or 2). */
 struct window {
@@ -18,14 +18,15 @@ struct window {
 /* Strides, dilations and pads fit in 31 bits, so that their products fit in 63. */
 #define WINDOW_LIMIT ((int64_t)1 << 31)
 
-static mpqc_status read_list(struct mpqc_imp_node *n, const char *name, uint32_t want, int64_t least,
-                             int64_t otherwise, int64_t *out)
+static mpqc_status read_list(struct mpqc_imp_node *n, const char *name, uint32_t want,
+                             int64_t least, int64_t otherwise, int64_t *out)
 {
     uint32_t count;
     const int64_t *list;
     MPQC_TRY(mpqc_imp_ints(n, name, &count, &list));
     if (list && count != want)
-        return mpqc_imp_invalid(n, "attribute '%s' has %u numbers instead of %u", name, count, want);
+        return mpqc_imp_invalid(n, "attribute '%s' has %u numbers instead of %u", name, count,
+                                want);
     for (uint32_t i = 0; i < want; i++) {
         out[i] = list ? list[i] : otherwise;
         if (out[i] < least || out[i] >= WINDOW_LIMIT)
@@ -113,7 +114,7 @@ static void window_attrs(const struct window *w, struct mpqc_attrs *a, int64_t l
     mpqc_attrs_ints(a, MPQC_ATTR_PADS, 4, pads);
 }
 
-/* ---- layout --------------------------------------------------------------------------------- */
+/* ---- layout ----------------------------------------------------------------------- */
 
 /* x[N,C,L] or x[N,C,H,W], or weights alike, as rank 4. */
 static mpqc_status as_image(struct mpqc_imp_node *n, mpqc_vid x, mpqc_vid *out)
@@ -151,7 +152,7 @@ static mpqc_status spatial_rank(struct mpqc_imp_node *n, uint32_t *out)
     return MPQC_OK;
 }
 
-/* ---- convolution ------------------------------------------------------------------------------- */
+/* ---- convolution ------------------------------------------------------------------ */
 
 static mpqc_status conv_kernel(struct mpqc_imp_node *n, struct window *w)
 {
@@ -195,7 +196,7 @@ mpqc_status mpqc_on_conv(struct mpqc_imp_node *n)
     return to_channels_first(n, y, w.rank, &n->out[0]);
 }
 
-/* ---- transposed convolution ---------------------------------------------------------------------- */
+/* ---- transposed convolution ------------------------------------------------------- */
 
 /* ONNX: out = stride (in - 1) + output_padding + reach - before - after. */
 static mpqc_status transposed_pads(struct mpqc_imp_node *n, struct window *w, const int64_t *in,
@@ -241,7 +242,8 @@ static mpqc_status transposed_weights(struct mpqc_imp_node *n, int64_t group, mp
 }
 
 /* stride - 1 zeros after every pixel but the last: x[N,H,W,C]. */
-static mpqc_status spread(struct mpqc_imp_node *n, mpqc_vid x, int64_t sh, int64_t sw, mpqc_vid *out)
+static mpqc_status spread(struct mpqc_imp_node *n, mpqc_vid x, int64_t sh, int64_t sw,
+                          mpqc_vid *out)
 {
     const int64_t *d = mpqc_imp_type(n, x)->dims;
     const int64_t N = d[0], h = d[1], w = d[2], c = d[3];
@@ -263,7 +265,8 @@ static mpqc_status pad_or_cut(struct mpqc_imp_node *n, mpqc_vid x, int64_t pads[
     int64_t begin[4] = {0}, keep[4] = {d[0], d[1], d[2], d[3]};
     const int64_t one[4] = {1, 1, 1, 1};
     for (uint32_t i = 0; i < 2; i++) {
-        int64_t cut_before = pads[i] < 0 ? -pads[i] : 0, cut_after = pads[2 + i] < 0 ? -pads[2 + i] : 0;
+        int64_t cut_before = pads[i] < 0 ? -pads[i] : 0;
+        int64_t cut_after = pads[2 + i] < 0 ? -pads[2 + i] : 0;
         begin[1 + i] = cut_before;
         keep[1 + i] -= cut_before + cut_after;
         if (keep[1 + i] < 1) return mpqc_imp_unsupported(n, "padding that removes everything");
@@ -310,7 +313,7 @@ mpqc_status mpqc_on_conv_transpose(struct mpqc_imp_node *n)
     return to_channels_first(n, y, w.rank, &n->out[0]);
 }
 
-/* ---- pools ---------------------------------------------------------------------------------------- */
+/* ---- pools ------------------------------------------------------------------------ */
 
 static mpqc_status pool_window(struct mpqc_imp_node *n, struct window *w)
 {
@@ -379,7 +382,7 @@ mpqc_status mpqc_on_global_pool(struct mpqc_imp_node *n)
     return mpqc_imp_reduce(n, n->row->op, n->in[0], rank - 2, axes, &n->out[0]);
 }
 
-/* ---- batch normalisation, dropout ------------------------------------------------------------------- */
+/* ---- batch normalisation, dropout ------------------------------------------------- */
 
 mpqc_status mpqc_on_batchnorm(struct mpqc_imp_node *n)
 {
@@ -415,7 +418,8 @@ mpqc_status mpqc_on_dropout(struct mpqc_imp_node *n)
     bool present;
     double training = 0;
     MPQC_TRY(mpqc_imp_const_number(n, 2, "training_mode", &present, &training));
-    if (present && training != 0) return mpqc_imp_unsupported(n, "training_mode=1 is not supported");
+    if (present && training != 0)
+        return mpqc_imp_unsupported(n, "training_mode=1 is not supported");
     const struct mpqc_type t = *mpqc_imp_type(n, n->in[0]);
     n->out[0] = n->in[0];
     if (!mpqc_imp_wants(n, 1)) return MPQC_OK;

@@ -12,7 +12,7 @@ mpqc_status mpqc_on_identity(struct mpqc_imp_node *n)
     return MPQC_OK;
 }
 
-/* ---- reshapes ---------------------------------------------------------------------------- */
+/* ---- reshapes --------------------------------------------------------------------- */
 
 /* 0 copies an extent (unless allowzero), one -1 takes what is left. */
 static mpqc_status resolve_shape(struct mpqc_imp_node *n, const struct mpqc_type *t,
@@ -30,7 +30,8 @@ static mpqc_status resolve_shape(struct mpqc_imp_node *n, const struct mpqc_type
             if (i >= t->rank) return mpqc_imp_invalid(n, "0 at place %u copies nothing", i);
             dims[i] = t->dims[i];
         }
-        if (given[i] < -1 || given[i] > MPQC_IMP_MAX_ELEMENTS || (given[i] == -1 && open != MPQC_NONE))
+        if (given[i] < -1 || given[i] > MPQC_IMP_MAX_ELEMENTS ||
+            (given[i] == -1 && open != MPQC_NONE))
             return mpqc_imp_invalid(n, "%lld at place %u of the shape", (long long)given[i], i);
         if (given[i] == -1) open = i;
         else if (dims[i] && known > MPQC_IMP_MAX_ELEMENTS / dims[i])
@@ -63,7 +64,8 @@ mpqc_status mpqc_on_flatten(struct mpqc_imp_node *n)
     const struct mpqc_type t = *mpqc_imp_type(n, n->in[0]);
     MPQC_TRY(mpqc_imp_int(n, "axis", 1, &axis));
     if (axis < -(int64_t)t.rank || axis > (int64_t)t.rank)
-        return mpqc_imp_invalid(n, "axis %lld is out of range for rank %u", (long long)axis, t.rank);
+        return mpqc_imp_invalid(n, "axis %lld is out of range for rank %u", (long long)axis,
+                                t.rank);
     if (axis < 0) axis += t.rank;
     for (uint32_t i = 0; i < t.rank; i++) dims[(int64_t)i >= axis] *= t.dims[i];
     return mpqc_imp_reshape(n, n->in[0], 2, dims, &n->out[0]);
@@ -127,7 +129,7 @@ mpqc_status mpqc_on_transpose(struct mpqc_imp_node *n)
     return mpqc_imp_transpose(n, n->in[0], perm, &n->out[0]);
 }
 
-/* ---- concat, split ---------------------------------------------------------------------------- */
+/* ---- concat, split ---------------------------------------------------------------- */
 
 mpqc_status mpqc_on_concat(struct mpqc_imp_node *n)
 {
@@ -155,7 +157,8 @@ static mpqc_status split_sizes(struct mpqc_imp_node *n, int64_t extent, uint32_t
     int64_t num, left = extent, *sizes = MPQC_NEW_ARRAY(&n->im->scratch, int64_t, parts);
     if (!sizes) return MPQC_OOM(n->im->cx);
     MPQC_TRY(mpqc_imp_int(n, "num_outputs", parts, &num));
-    if (num != (int64_t)parts) return mpqc_imp_invalid(n, "num_outputs is not the number of outputs");
+    if (num != (int64_t)parts)
+        return mpqc_imp_invalid(n, "num_outputs is not the number of outputs");
     if (extent % num && !mpqc_imp_attr(n, "num_outputs"))
         return mpqc_imp_invalid(n, "%lld cannot be split into %u equal parts", (long long)extent,
                                 parts);
@@ -196,7 +199,7 @@ mpqc_status mpqc_on_split(struct mpqc_imp_node *n)
     return MPQC_OK;
 }
 
-/* ---- slice, gather ------------------------------------------------------------------------------- */
+/* ---- slice, gather ---------------------------------------------------------------- */
 
 struct range {
     int64_t begin, count, step;
@@ -317,7 +320,7 @@ mpqc_status mpqc_on_gather(struct mpqc_imp_node *n)
     return mpqc_imp_emit(n, MPQC_OP_GATHER, in, 2, &a, &n->out[0]);
 }
 
-/* ---- expand, tile, pad ------------------------------------------------------------------------------ */
+/* ---- expand, tile, pad ------------------------------------------------------------ */
 
 /* The shape is broadcast with the input's, both aligned at the end. */
 mpqc_status mpqc_on_expand(struct mpqc_imp_node *n)
@@ -354,7 +357,8 @@ mpqc_status mpqc_on_tile(struct mpqc_imp_node *n)
     for (uint32_t i = 0; i < t.rank; i++) {
         int64_t before = 1, rest = 1, r = repeats[i];
         if (r == 1) continue;
-        if (r < 0 || r > MPQC_IMP_MAX_ELEMENTS) return mpqc_imp_invalid(n, "%lld repeats", (long long)r);
+        if (r < 0 || r > MPQC_IMP_MAX_ELEMENTS)
+            return mpqc_imp_invalid(n, "%lld repeats", (long long)r);
         for (uint32_t k = 0; k < t.rank; k++) {
             if (k < i) before *= t.dims[k];
             else rest *= t.dims[k];
@@ -434,7 +438,7 @@ mpqc_status mpqc_on_pad(struct mpqc_imp_node *n)
     return mpqc_imp_pad(n, x, pads, pads + rank, mode, fill, &n->out[0]);
 }
 
-/* ---- depth and space ------------------------------------------------------------------------------------ */
+/* ---- depth and space -------------------------------------------------------------- */
 
 static mpqc_status move_blocks(struct mpqc_imp_node *n, const char *mode)
 {

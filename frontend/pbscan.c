@@ -7,7 +7,7 @@
  */
 #include "frontend/pbscan.h"
 
-/* ---- the schema ----------------------------------------------------------------- */
+/* ---- the schema ------------------------------------------------------------------- */
 
 enum msg {
     MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR, SEGMENT, SPARSE, VALUE_INFO, TYPE, TYPE_TENSOR,
@@ -79,7 +79,7 @@ static const struct schema schemas[MSG_COUNT] = {
     [ANNOTATION] = {"TensorAnnotation", {{1, BYTES, 0}, {2, MESSAGE, ENTRY}}},
 };
 
-/* ---- the walk ------------------------------------------------------------------- */
+/* ---- the walk --------------------------------------------------------------------- */
 
 enum wire { WIRE_VARINT = 0, WIRE_64 = 1, WIRE_BYTES = 2, WIRE_32 = 5 };
 
@@ -113,7 +113,8 @@ static mpqc_status read_varint(struct scan *s, size_t *at, size_t end, uint64_t 
     uint64_t v = 0;
     size_t start = *at;
     for (unsigned shift = 0; shift < 70; shift += 7) {
-        if (*at >= end) return BAD(s, start, "truncated: a number runs past the end of its message");
+        if (*at >= end)
+            return BAD(s, start, "truncated: a number runs past the end of its message");
         uint8_t byte = s->data[(*at)++];
         if (shift == 63 && byte > 1) break;
         v |= (uint64_t)(byte & 0x7f) << shift;
@@ -178,7 +179,8 @@ static mpqc_status check_packed(struct scan *s, enum msg type, const struct fiel
     size_t length = item->end - item->payload;
     unsigned width = f->kind == FIXED32S ? 4 : f->kind == FIXED64S ? 8 : 1;
     if (length % width)
-        return BAD(s, item->tag, "malformed: packed field %u of %s has %zu bytes, not a multiple of %u",
+        return BAD(s, item->tag,
+                   "malformed: packed field %u of %s has %zu bytes, not a multiple of %u",
                    item->number, schemas[type].name, length, width);
     if (f->kind != VARINTS) return MPQC_OK;
     for (size_t at = item->payload; at < item->end;) {

@@ -34,7 +34,7 @@ struct test {
     char why[512];
 };
 
-/* ---- files --------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------ */
 
 static uint8_t *read_all(struct test *t, const char *path, size_t *size)
 {
@@ -113,8 +113,9 @@ static bool embed_inputs(struct test *t, uint32_t from)
     for (uint32_t i = from; ok && i < index.inputs.n; i++) {
         size_t bytes = 0;
         const char *name = info_name(t, model, index.inputs.at[i]);
-        const uint8_t *tensor = read_all(
-            t, mpqc_arena_printf(&t->arena, "%s/test_data_set_0/input_%u.pb", t->folder, i), &bytes);
+        const char *path =
+            mpqc_arena_printf(&t->arena, "%s/test_data_set_0/input_%u.pb", t->folder, i);
+        const uint8_t *tensor = read_all(t, path, &bytes);
         ok = name && tensor;
         if (ok) append_initialiser(&b, tensor, bytes, name);
     }
@@ -125,7 +126,7 @@ static bool embed_inputs(struct test *t, uint32_t from)
     return ok;
 }
 
-/* ---- one test --------------------------------------------------------------------------- */
+/* ---- one test --------------------------------------------------------------------- */
 
 /* Tests that cannot be met to the usual tolerance, by a part of their name. */
 static const struct {
@@ -260,7 +261,7 @@ static enum verdict run_test(const char *folder, const char *scratch_file, char 
     return verdict;
 }
 
-/* ---- all of them --------------------------------------------------------------------------- */
+/* ---- all of them ------------------------------------------------------------------ */
 
 static int wanted(const struct dirent *d)
 {

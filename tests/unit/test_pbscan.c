@@ -38,7 +38,8 @@ static void refused(const void *data, size_t size, int64_t offset, const char *w
     assert_int_equal(r.cx.n_errors, 1);
     assert_int_equal(r.cx.diags[0].where.offset, offset);
     assert_string_equal(r.cx.diags[0].where.file, "x.onnx");
-    if (!strstr(r.cx.diags[0].message, why)) fail_msg("'%s' lacks '%s'", r.cx.diags[0].message, why);
+    if (!strstr(r.cx.diags[0].message, why))
+        fail_msg("'%s' lacks '%s'", r.cx.diags[0].message, why);
     done(&r);
     free(copy);
 }
@@ -92,7 +93,7 @@ static void small_model(struct mpqc_buf *model)
     mpqc_buf_release(&tensor);
 }
 
-/* ---- tests ------------------------------------------------------------------------- */
+/* ---- tests ------------------------------------------------------------------------ */
 
 static void finds_the_parts(void **state)
 {
@@ -264,9 +265,10 @@ static void raw_data_twice(void **state)
     struct mpqc_pb_tensor t;
     struct mpqc_cx cx;
     mpqc_cx_init(&cx, NULL);
-    assert_int_equal(mpqc_pb_scan_tensor(&cx, "x", twice, (struct mpqc_pb_span){0, 3}, &t), MPQC_OK);
+    struct mpqc_pb_span one = {0, 3}, both = {0, 6};
+    assert_int_equal(mpqc_pb_scan_tensor(&cx, "x", twice, one, &t), MPQC_OK);
     assert_true(t.has_raw);
-    assert_int_equal(mpqc_pb_scan_tensor(&cx, "x", twice, (struct mpqc_pb_span){0, 6}, &t), MPQC_OK);
+    assert_int_equal(mpqc_pb_scan_tensor(&cx, "x", twice, both, &t), MPQC_OK);
     assert_false(t.has_raw);
     mpqc_cx_release(&cx);
 }
