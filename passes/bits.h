@@ -22,8 +22,10 @@ const struct mpqc_choice *mpqc_choice_find(const char *name); /* NULL: unknown *
 /* One layer: a conv or matmul with constant weights in the simplified float graph. */
 struct mpqc_bits_layer {
     mpqc_nid node;
-    const char *name; /* ONNX node name */
+    const char *name; /* ONNX node name; "name#2" for a second layer of the same node */
     const char *op;   /* ONNX operator */
+    /* weights: MPQC_NONE for per-channel factors (a BatchNorm that nothing could take
+     * in); such a layer has 8-bit weights always */
     mpqc_vid weights, input, output;
     uint64_t params, macs;
     uint32_t channels; /* output channels */
@@ -47,9 +49,16 @@ struct mpqc_bits {
     uint32_t *chosen; /* [layer]; NULL: uniform w8a8 */
 };
 
+struct mpqc_pass_cx;
+
 /* Lists the layers of a simplified float graph; memory from `arena`; everything but
- * layers and bops NULL; nothing pinned. */
+ * layers and bops NULL; nothing pinned; layers that read the same value are one input
+ * group. */
 mpqc_status mpqc_bits_collect(struct mpqc_cx *cx, const struct mpqc_graph *g,
                               struct mpqc_arena *arena, struct mpqc_bits *out) MPQC_MUST_CHECK;
+/* Input groups as quantise will see them: values share parameters through pools,
+ * reshapes and concats too, which depends on p->profile. */
+mpqc_status mpqc_bits_tie(struct mpqc_pass_cx *p, struct mpqc_graph *g, struct mpqc_bits *b)
+    MPQC_MUST_CHECK;
 
 #endif

@@ -10,6 +10,7 @@
 #include "ir/exec.h"
 #include "ir/ir.h"
 #include "ir/plan.h"
+#include "passes/bits.h"
 
 /* How observed values become a range. */
 enum mpqc_calibration {
@@ -68,6 +69,7 @@ struct mpqc_pass_cx {
     const struct mpqc_engine *engine;
     const struct mpqc_dataset *data; /* NULL: none given */
     struct mpqc_profile *profile;    /* made by calibrate, used by quantise */
+    const struct mpqc_bits *bits;    /* bits->chosen decides, by layer; NULL: options do */
     struct mpqc_plan *plan;          /* made by plan */
     const struct mpqc_float_island *islands; /* named by quantise */
     uint32_t n_islands;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * What calibrate and the files quantise*.c share; nobody else includes this.
+ * What calibrate, bits and the files quantise*.c share; nobody else includes this.
  *
  * A float graph is seen as clusters: a core node with everything behind it that
  * one integer kernel can do, down to the one value that is stored in 8 bits.
@@ -106,6 +106,11 @@ struct mpqc_quantiser {
 /* quantise_params.c: fills parent, lo, hi, least, pre, weight_scale. */
 mpqc_status mpqc_quantise_params(struct mpqc_quantiser *q) MPQC_MUST_CHECK;
 struct mpqc_params mpqc_params_of(struct mpqc_quantiser *q, mpqc_vid v);
+/* Which values will share parameters: (*root)[v] is equal for those that do.  For
+ * whoever decides about bits before anything is quantised; needs p->profile, which
+ * is of g.  In `arena`. */
+mpqc_status mpqc_quantise_sharing(struct mpqc_pass_cx *p, struct mpqc_graph *g,
+                                  struct mpqc_arena *arena, mpqc_vid **root) MPQC_MUST_CHECK;
 struct mpqc_params mpqc_params_from_range(double lo, double hi, double least);
 /* Observed range of v by the chosen method. */
 void mpqc_observed(const struct mpqc_quantiser *q, mpqc_vid v, enum mpqc_calibration method,

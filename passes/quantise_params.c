@@ -264,18 +264,39 @@ static mpqc_status weight_scales(struct mpqc_quantiser *q)
     return MPQC_OK;
 }
 
-mpqc_status mpqc_quantise_params(struct mpqc_quantiser *q)
+/* Ranges of all values, and who shares with whom. */
+static mpqc_status make_forest(struct mpqc_quantiser *q)
 {
     struct mpqc_arena *a = &q->p->scratch;
     q->parent = MPQC_NEW_ARRAY(a, mpqc_vid, q->n_values);
     q->lo = MPQC_NEW_ARRAY(a, double, q->n_values);
     q->hi = MPQC_NEW_ARRAY(a, double, q->n_values);
+    if (a->failed) return MPQC_OOM(q->cx);
+    MPQC_TRY(observe_all(q));
+    share(q);
+    return MPQC_OK;
+}
+
+mpqc_status mpqc_quantise_sharing(struct mpqc_pass_cx *p, struct mpqc_graph *g,
+                                  struct mpqc_arena *arena, mpqc_vid **out)
+{
+    struct mpqc_quantiser q = {.p = p, .cx = p->cx, .g = g, .n_values = g->n_values};
+    MPQC_TRY(mpqc_quantise_clusters(p->cx, g, &p->scratch, &q.clusters));
+    MPQC_TRY(make_forest(&q));
+    *out = MPQC_NEW_ARRAY(arena, mpqc_vid, g->n_values);
+    if (!*out) return MPQC_OOM(p->cx);
+    for (mpqc_vid v = 0; v < g->n_values; v++) (*out)[v] = root(&q, v);
+    return MPQC_OK;
+}
+
+mpqc_status mpqc_quantise_params(struct mpqc_quantiser *q)
+{
+    struct mpqc_arena *a = &q->p->scratch;
+    MPQC_TRY(make_forest(q));
     q->least = MPQC_NEW_ARRAY(a, double, q->n_values);
     q->pre = MPQC_NEW_ARRAY(a, struct mpqc_params, q->clusters.n);
     q->weight_scale = MPQC_NEW_ARRAY(a, double *, q->clusters.n);
     if (a->failed) return MPQC_OOM(q->cx);
-    MPQC_TRY(observe_all(q));
-    share(q);
     MPQC_TRY(weight_scales(q));
     /* Bounds only grow along the graph; a cycle would need shared groups whose
      * factors exceed 1 both ways, and is cut off here. */

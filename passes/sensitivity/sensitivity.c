@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * The table of metrics, and the way in.
+ */
+#include "passes/sensitivity/sensitivity.h"
+
+#include <math.h>
+
+const struct mpqc_metric mpqc_metrics[] = {
+#define METRIC(name, function, needs_data, doc) {name, function, needs_data, doc},
+#include "passes/sensitivity/metrics.def"
+#undef METRIC
+};
+const uint32_t mpqc_n_metrics = MPQC_LEN(mpqc_metrics);
+
+const struct mpqc_metric *mpqc_metric_find(const char *name)
+{
+    for (uint32_t i = 0; i < mpqc_n_metrics; i++)
+        if (strcmp(mpqc_metrics[i].name, name) == 0) return &mpqc_metrics[i];
+    return NULL;
+}
+
+/* The allocation would be nonsense, and silently so. */
+static mpqc_status check(const struct mpqc_sens_cx *s, const struct mpqc_metric *m)
+{
+    for (size_t i = 0; i < (size_t)s->bits->n_layers * mpqc_n_choices; i++) {
+        const struct mpqc_bits_layer *l = &s->bits->layer[i / mpqc_n_choices];
+        double omega = s->bits->omega[i];
+        if (isfinite(omega) && omega >= 0) continue;
+        return MPQC_FAIL(s->p->cx, DATA, ((struct mpqc_where){.node = l->name, .op = l->op,
+                                                              .offset = -1}),
+                         "the sensitivity '%s' of choice %s is %g, which is no loss; try another "
+                         "-sensitivity", m->name, mpqc_choices[i % mpqc_n_choices].name, omega);
+    }
+    return MPQC_OK;
+}
+
+mpqc_status mpqc_sensitivity_run(struct mpqc_sens_cx *s, const struct mpqc_metric *m)
+{
+    struct mpqc_arena *keep = &s->p->keep;
+    size_t n = s->bits->n_layers;
+    if (m->needs_data && !s->p->data)
+        return MPQC_FAIL(s->p->cx, USAGE, MPQC_NOWHERE,
+                         "-sensitivity=%s needs samples; give -calib=PATH, or -sensitivity=weight-mse",
+                         m->name);
+    s->bits->omega = MPQC_NEW_ARRAY(keep, double, n * mpqc_n_choices);
+    s->value = MPQC_NEW_ARRAY(keep, double, n);
+    s->error = MPQC_NEW_ARRAY(keep, double, n);
+    if (keep->failed) return MPQC_OOM(s->p->cx);
+    for (size_t l = 0; l < n; l++) s->value[l] = s->error[l] = NAN;
+    MPQC_TRY(m->run(s));
+    return check(s, m);
+}
