@@ -64,6 +64,19 @@ static mpqc_status int_const(struct mpqc_quantiser *q, mpqc_vid v, const struct 
     return *out == MPQC_NONE || !t.quant ? MPQC_OOM(q->cx) : MPQC_OK;
 }
 
+/* A conversion belongs to no ONNX node: profiles show it under its tensor's name. */
+static mpqc_status emit_conversion(struct mpqc_quantiser *q, enum mpqc_op op, const char *text,
+                                   mpqc_vid old, mpqc_vid in, const struct mpqc_attrs *attrs,
+                                   mpqc_vid *out)
+{
+    struct mpqc_loc before = q->loc;
+    const char *name = mpqc_value_at(q->g, old)->name;
+    if (name) q->loc = (struct mpqc_loc){name, text, -1};
+    mpqc_status status = mpqc_emit(q, op, &in, 1, attrs, out);
+    q->loc = before;
+    return status;
+}
+
 static mpqc_status quantize_node(struct mpqc_quantiser *q, mpqc_vid v, struct mpqc_params p,
                                  mpqc_vid *out)
 {
@@ -71,7 +84,7 @@ static mpqc_status quantize_node(struct mpqc_quantiser *q, mpqc_vid v, struct mp
     mpqc_attrs_float(&attrs, MPQC_ATTR_SCALE, p.scale);
     mpqc_attrs_int(&attrs, MPQC_ATTR_ZERO, p.zero);
     mpqc_attrs_string(&attrs, MPQC_ATTR_TO, "u8");
-    return mpqc_emit(q, MPQC_OP_QUANTIZE, &v, 1, &attrs, out);
+    return emit_conversion(q, MPQC_OP_QUANTIZE, "Quantize", v, v, &attrs, out);
 }
 
 /* From one scale to another: with as many fraction bits as the factor allows. */
@@ -107,7 +120,8 @@ mpqc_status mpqc_as_float(struct mpqc_quantiser *q, mpqc_vid v, mpqc_vid *out)
     if (mpqc_is_const(q->g, v)) return MPQC_OK;
     if (q->as_float[v] == MPQC_NONE) {
         MPQC_ASSERT(q->as_int[v] != MPQC_NONE);
-        MPQC_TRY(mpqc_emit(q, MPQC_OP_DEQUANTIZE, &q->as_int[v], 1, NULL, &q->as_float[v]));
+        MPQC_TRY(emit_conversion(q, MPQC_OP_DEQUANTIZE, "Dequantize", v, q->as_int[v], NULL,
+                                 &q->as_float[v]));
     }
     *out = q->as_float[v];
     return MPQC_OK;
