@@ -20,7 +20,7 @@
 #define MEMORY_LIMIT ((size_t)256 << 20)
 #define MAX_CHANGES 8
 
-/* ---- memory that is counted ------------------------------------------------------------ */
+/* ---- memory that is counted ------------------------------------------------------- */
 
 struct counted {
     size_t size;
@@ -55,7 +55,7 @@ static void *counted_resize(void *user, void *old, size_t size)
     return p + 1;
 }
 
-/* ---- mutations ---------------------------------------------------------------------------- */
+/* ---- mutations -------------------------------------------------------------------- */
 
 static uint64_t next_random(uint64_t *state) /* xorshift64* */
 {
@@ -124,7 +124,7 @@ static uint8_t mutate_byte(uint8_t old, uint64_t r)
     return (uint8_t)(r >> 16);
 }
 
-/* ---- one run --------------------------------------------------------------------------------- */
+/* ---- one run ---------------------------------------------------------------------- */
 
 struct totals {
     unsigned long runs, imported, refused_by_memory;
