@@ -204,8 +204,8 @@ static mpqc_status unknown_cpu(struct mpqc_cx *cx, enum mpqc_arch arch, const ch
     return s;
 }
 
-/* -mcpu= within an architecture; a CPU name also sets what LLVM tunes for nothing:
- * the row's own features are what supported() checks. */
+/* -mcpu= within an architecture.  A CPU's name picks the row that suits it; the code uses
+ * that row's features and no others, so that supported() checks exactly those. */
 static mpqc_status find_cpu(struct mpqc_cx *cx, enum mpqc_arch arch, const char *mcpu,
                             const struct mpqc_target_row **out)
 {
