@@ -36,6 +36,7 @@ struct window {
     int64_t tile;   /* output columns computed together */
     bool overlap;   /* the last tile is moved back, else it may be smaller */
     bool rolled;    /* positions are finished in a loop, by way of memory */
+    bool loops;     /* tile 1: taps are taken in loops, else in straight-line code */
     bool exact;
     LLVMValueRef x, w;
     /* at work */
@@ -99,11 +100,6 @@ static int64_t span(const struct mpqc_window *p, int64_t width)
     return (width - 1) * p->x_col + (p->kw - 1) * p->tap_col;
 }
 
-static bool in_loops(const struct window *q, int64_t width)
-{
-    return width == 1 && q->p->kw * q->groups > UNROLL_PAIRS;
-}
-
 /* Time and code of a tile of one block, as in tiles.c. */
 static void tile_costs(const struct window *q, int64_t width, int64_t *time, int64_t *code)
 {
@@ -117,11 +113,12 @@ static void tile_costs(const struct window *q, int64_t width, int64_t *time, int
             pairs * 4 * (isa->dot_cost + w_extra) + mpqc_finish_cost(width, 4, q->rolled);
     *code = taps * (60 + 8 * x_extra) + columns * rows * 9 +
             pairs * 4 * (isa->dot_cost * 5 / 4 + 2 * w_extra);
-    if (in_loops(q, width)) *code = 400;
+    if (q->loops) *code = *code / (q->p->kw * q->groups) * (q->groups > 1 ? 2 : 1);
+    if (isa->registers <= 16) *code *= 2; /* copies and spills */
     *code += mpqc_finish_code(4) * (q->rolled ? 1 : width) + (q->rolled ? 40 * width : 0) + 100;
 }
 
-static int64_t schedule_cost(const struct window *q)
+static int64_t schedule_cost(const struct window *q, int64_t cost_of_byte)
 {
     const struct mpqc_window *p = q->p;
     int64_t full_time, full_code, rest_time = 0, rest_code = 0, blocks = 0, weights = 0;
@@ -134,7 +131,7 @@ static int64_t schedule_cost(const struct window *q)
     if (rest && q->overlap) n++;
     else if (rest) tile_costs(q, rest, &rest_time, &rest_code);
     return p->batch * p->rows * blocks * (n * full_time + rest_time) +
-           MPQC_COST_BYTE * (q->n_blocks * (full_code + rest_code) + weights);
+           cost_of_byte * (q->n_blocks * (full_code + rest_code) + weights);
 }
 
 /* Tries block sizes and tiles. */
@@ -142,18 +139,23 @@ static void choose_schedule(struct window *q)
 {
     const struct mpqc_isa *isa = q->e->target->isa;
     struct window best = *q;
-    int64_t best_cost = INT64_MAX, most = (isa->registers - 6) / (4 * isa->acc_per_column);
+    int64_t cost_of_byte = mpqc_cost_of_byte(q->e), best_cost = INT64_MAX;
+    int64_t most = (isa->registers - 6 - 2 * isa->acc_per_column) / (4 * isa->acc_per_column);
     if (most > MAX_TILE) most = MAX_TILE;
     if (most < 1 || q->p->kh * q->p->kw > 64) most = 1;
     for (unsigned L = isa->lanes; L >= 4; L /= 2) {
         for (int64_t pad = 0; pad <= 3; pad += 3) {
             make_blocks(q, L, pad);
             for (q->tile = 1; q->tile <= most && q->tile <= q->p->cols; q->tile++) {
-                for (int variant = 0; variant < 4; variant++) {
+                for (int variant = 0; variant < 8; variant++) {
                     q->overlap = variant & 1;
-                    q->rolled = (variant & 2) && q->tile > 1;
+                    q->rolled = variant & 2;
+                    q->loops = variant & 4;
+                    if (q->tile == 1 && (q->overlap || q->rolled)) continue;
+                    if (q->tile > 1 && q->loops) continue;
+                    if (q->p->kw * q->groups > UNROLL_PAIRS && !q->loops) continue;
                     if (q->overlap && q->p->once) continue;
-                    int64_t cost = schedule_cost(q);
+                    int64_t cost = schedule_cost(q, cost_of_byte);
                     if (cost >= best_cost) continue;
                     best_cost = cost;
                     best = *q;
@@ -224,8 +226,8 @@ static LLVMValueRef interleave(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValue
     return mpqc_b_shuffle(e, a, b, order, n);
 }
 
-/* `rows` (1..4) rows of taps at p, interleaved and prepared: 4 vectors. */
-static void load_taps(struct window *q, LLVMValueRef p, int64_t rows, LLVMValueRef out[4][4])
+/* `rows` (1..4) rows of taps at p, interleaved: 4 vectors. */
+static void load_taps(struct window *q, LLVMValueRef p, int64_t rows, LLVMValueRef out[4])
 {
     struct mpqc_emit_cx *e = q->e;
     LLVMTypeRef type = LLVMVectorType(e->i8, 4 * q->L);
@@ -237,42 +239,40 @@ static void load_taps(struct window *q, LLVMValueRef p, int64_t rows, LLVMValueR
     for (unsigned half = 0; half < 2; half++) {
         LLVMValueRef ab = interleave(e, row[0], row[1], 1, half);
         LLVMValueRef cd = interleave(e, row[2], row[3], 1, half);
-        for (unsigned quarter = 0; quarter < 2; quarter++) {
-            LLVMValueRef x = mpqc_b_as(e, interleave(e, ab, cd, 2, quarter), e->i32, q->L);
-            e->target->isa->prepare_x(e, x, out[2 * half + quarter]);
-        }
+        for (unsigned quarter = 0; quarter < 2; quarter++)
+            out[2 * half + quarter] =
+                mpqc_b_as(e, interleave(e, ab, cd, 2, quarter), e->i32, q->L);
     }
 }
 
-static void load_weights(struct window *q, LLVMValueRef w, int64_t rows, LLVMValueRef out[4][4])
+/* Vector v of the weights at w, which are of `rows` rows. */
+static void load_weights(struct window *q, LLVMValueRef w, int64_t rows, unsigned v,
+                         LLVMValueRef out[4])
 {
     struct mpqc_emit_cx *e = q->e;
     unsigned n = 4 * q->L;
-    for (unsigned v = 0; v < 4; v++) {
-        LLVMValueRef bytes;
-        if (q->p->w) {
-            bytes = mpqc_b_load(e, LLVMVectorType(e->i8, n), mpqc_b_gep_const(e, w, v * n), 16);
-        } else {
-            int32_t ones = (int32_t)(0x01010101u >> (8 * (4 - rows)));
-            bytes = LLVMConstBitCast(mpqc_b_splat(e, LLVMVectorType(e->i32, q->L), ones),
-                                     LLVMVectorType(e->i8, n));
-        }
-        e->target->isa->prepare_w(e, bytes, out[v]);
+    LLVMValueRef bytes;
+    if (q->p->w) {
+        bytes = mpqc_b_load(e, LLVMVectorType(e->i8, n), mpqc_b_gep_const(e, w, v * n), 16);
+    } else {
+        int32_t ones = (int32_t)(0x01010101u >> (8 * (4 - rows)));
+        bytes = LLVMConstBitCast(mpqc_b_splat(e, LLVMVectorType(e->i32, q->L), ones),
+                                 LLVMVectorType(e->i8, n));
     }
+    e->target->isa->prepare_w(e, bytes, out);
 }
 
-static void dots(struct window *q, int64_t t, LLVMValueRef x[4][4], LLVMValueRef w[4][4])
+/* Vector v of output column t. */
+static void dot(struct window *q, int64_t t, unsigned v, LLVMValueRef *x, LLVMValueRef *w)
 {
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_isa *isa = e->target->isa;
     LLVMTypeRef type = LLVMVectorType(e->i32, q->L);
-    for (unsigned v = 0; v < 4; v++) {
-        LLVMValueRef *var = acc_var(q, t, v), acc[2];
-        for (unsigned a = 0; a < isa->acc_per_column; a++)
-            acc[a] = LLVMBuildLoad2(e->b, type, var[a], "");
-        isa->dot(e, acc, x[v], w[v]);
-        for (unsigned a = 0; a < isa->acc_per_column; a++) LLVMBuildStore(e->b, acc[a], var[a]);
-    }
+    LLVMValueRef *var = acc_var(q, t, v), acc[2];
+    for (unsigned a = 0; a < isa->acc_per_column; a++)
+        acc[a] = LLVMBuildLoad2(e->b, type, var[a], "");
+    isa->dot(e, acc, x, w);
+    for (unsigned a = 0; a < isa->acc_per_column; a++) LLVMBuildStore(e->b, acc[a], var[a]);
 }
 
 /* Bytes of the weights of one column and group of rows. */
@@ -286,6 +286,25 @@ static int64_t rows_of(const struct window *q, int64_t group)
     return q->p->kh - 4 * group < 4 ? q->p->kh - 4 * group : 4;
 }
 
+/* Rows of group g of the input column that is `at` bytes behind the tile's first one. */
+static void column(struct window *q, LLVMValueRef x, int64_t at, int64_t g)
+{
+    const struct mpqc_window *p = q->p;
+    LLVMValueRef taps[4], ready[4], w[4];
+    load_taps(q, x, rows_of(q, g), taps);
+    for (unsigned v = 0; v < 4; v++) {
+        q->e->target->isa->prepare_x(q->e, taps[v], ready);
+        for (int64_t t = 0; t < q->width; t++) {
+            for (int64_t kw = 0; kw < p->kw; kw++) {
+                if (t * p->x_col + kw * p->tap_col != at) continue;
+                int64_t pair = (kw * q->groups + g) * pair_bytes(q);
+                load_weights(q, mpqc_b_gep_const(q->e, q->block_w, pair), rows_of(q, g), v, w);
+                dot(q, t, v, ready, w);
+            }
+        }
+    }
+}
+
 /* Straight-line: input columns from left to right. */
 static void unrolled(struct window *q, LLVMValueRef x)
 {
@@ -294,19 +313,19 @@ static void unrolled(struct window *q, LLVMValueRef x)
     /* A column of input is named by its byte offset from the tile's first tap. */
     for (int64_t at = 0; at <= span(p, q->width); at++) {
         if (!is_tap(p, q->width, at)) continue;
-        for (int64_t g = 0; g < q->groups; g++) {
-            LLVMValueRef taps[4][4], w[4][4];
-            load_taps(q, mpqc_b_gep_const(e, x, at + 4 * g * p->tap_row), rows_of(q, g), taps);
-            for (int64_t t = 0; t < q->width; t++)
-                for (int64_t kw = 0; kw < p->kw; kw++) {
-                    if (t * p->x_col + kw * p->tap_col != at) continue;
-                    load_weights(q,
-                                 mpqc_b_gep_const(e, q->block_w,
-                                                  (kw * q->groups + g) * pair_bytes(q)),
-                                 rows_of(q, g), w);
-                    dots(q, t, taps, w);
-                }
-        }
+        for (int64_t g = 0; g < q->groups; g++)
+            column(q, mpqc_b_gep_const(e, x, at + 4 * g * p->tap_row), at, g);
+    }
+}
+
+static void looped_pair(struct window *q, LLVMValueRef x, LLVMValueRef w, int64_t rows)
+{
+    LLVMValueRef taps[4], ready[4], ws[4];
+    load_taps(q, x, rows, taps);
+    for (unsigned v = 0; v < 4; v++) {
+        q->e->target->isa->prepare_x(q->e, taps[v], ready);
+        load_weights(q, w, rows, v, ws);
+        dot(q, 0, v, ready, ws);
     }
 }
 
@@ -315,23 +334,21 @@ static void looped(struct window *q, LLVMValueRef x)
 {
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_window *p = q->p;
-    LLVMValueRef taps[4][4], w[4][4], zero = constant(q, 0);
-    int64_t whole = p->kh / 4, rest = p->kh % 4, column = q->groups * pair_bytes(q);
+    LLVMValueRef zero = constant(q, 0);
+    int64_t whole = p->kh / 4, rest = p->kh % 4, bytes = q->groups * pair_bytes(q);
     struct mpqc_loop kw, g;
     mpqc_b_loop_begin(e, &kw, zero, constant(q, p->kw), 1, "tap.column");
     LLVMValueRef xc = mpqc_b_gep(e, x, mpqc_b_madd(e, kw.iv, p->tap_col, zero));
-    LLVMValueRef wc = mpqc_b_gep(e, q->block_w, mpqc_b_madd(e, kw.iv, column, zero));
+    LLVMValueRef wc = mpqc_b_gep(e, q->block_w, mpqc_b_madd(e, kw.iv, bytes, zero));
     if (whole > 0) {
         mpqc_b_loop_begin(e, &g, zero, constant(q, whole), 1, "tap.rows");
-        load_taps(q, mpqc_b_gep(e, xc, mpqc_b_madd(e, g.iv, 4 * p->tap_row, zero)), 4, taps);
-        load_weights(q, mpqc_b_gep(e, wc, mpqc_b_madd(e, g.iv, pair_bytes(q), zero)), 4, w);
-        dots(q, 0, taps, w);
+        looped_pair(q, mpqc_b_gep(e, xc, mpqc_b_madd(e, g.iv, 4 * p->tap_row, zero)),
+                    mpqc_b_gep(e, wc, mpqc_b_madd(e, g.iv, pair_bytes(q), zero)), 4);
         mpqc_b_loop_end(e, &g);
     }
     if (rest > 0) {
-        load_taps(q, mpqc_b_gep_const(e, xc, 4 * whole * p->tap_row), rest, taps);
-        load_weights(q, mpqc_b_gep_const(e, wc, whole * pair_bytes(q)), rest, w);
-        dots(q, 0, taps, w);
+        looped_pair(q, mpqc_b_gep_const(e, xc, 4 * whole * p->tap_row),
+                    mpqc_b_gep_const(e, wc, whole * pair_bytes(q)), rest);
     }
     mpqc_b_loop_end(e, &kw);
 }
@@ -391,7 +408,7 @@ static void tile(struct window *q, int64_t width, struct origin o)
     LLVMValueRef bias[MPQC_MAX_COLUMNS], sum[MPQC_MAX_COLUMNS];
     q->width = width;
     begin_accumulators(q);
-    if (in_loops(q, width)) looped(q, o.x);
+    if (q->loops) looped(q, o.x);
     else unrolled(q, o.x);
     mpqc_epilogue_columns(e, q->ep, &q->b->c, q->channel);
     if (e->target->isa->acc_per_column > 1)
@@ -483,8 +500,8 @@ static void add_key(const struct window *q, const struct mpqc_kernel *k, struct 
                              p->kw,       p->x_first,   p->x_batch, p->x_row,    p->x_col,
                              p->tap_row,  p->tap_col,   p->out_row, p->out_col,  p->out_batch,
                              p->res_row,  p->res_batch, p->res_col, p->w != NULL, q->exact};
-    mpqc_buf_printf(key, "window %u t%lld%s%s", q->blocks[0].c.lanes[0], (long long)q->tile,
-                    q->overlap ? "o" : "", q->rolled ? "r" : "");
+    mpqc_buf_printf(key, "window %u t%lld%s%s%s", q->blocks[0].c.lanes[0], (long long)q->tile,
+                    q->overlap ? "o" : "", q->rolled ? "r" : "", q->loops ? "l" : "");
     for (size_t i = 0; i < MPQC_LEN(facts); i++)
         mpqc_buf_printf(key, " %lld", (long long)facts[i]);
     if (mpqc_place_has_halo(place))

@@ -65,9 +65,9 @@ struct mpqc_tile {
 /* Code that is worth writing without a loop, in bytes. */
 #define MPQC_UNROLL_BYTES 1000
 /* The cost model counts tenths of a cycle.  A byte of code costs its way into the
- * instruction cache, once per run of the network; it also counts because a library
- * should not be much larger than its weights. */
-#define MPQC_COST_BYTE 4
+ * instruction cache, once per run of the network; in small networks it costs more,
+ * because a library should not be much larger than its weights. */
+int64_t mpqc_cost_of_byte(const struct mpqc_emit_cx *);
 /* Estimates: bytes of code of one step of m positions x nv vectors; of finishing one
  * position; time of finishing a tile. */
 int64_t mpqc_step_code(const struct mpqc_isa *, int64_t m, unsigned nv);

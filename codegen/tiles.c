@@ -60,6 +60,14 @@ static void make_panels(const struct mpqc_emit_cx *e, const struct mpqc_linear *
     MPQC_ASSERT(left == 0);
 }
 
+int64_t mpqc_cost_of_byte(const struct mpqc_emit_cx *e)
+{
+    size_t weights = 0;
+    for (uint32_t v = 0; v < e->graph->n_values; v++)
+        if (mpqc_is_const(e->graph, v)) weights += mpqc_type_bytes(&e->graph->values[v].type);
+    return weights < (size_t)1 << 20 ? 16 : 5;
+}
+
 int64_t mpqc_step_code(const struct mpqc_isa *isa, int64_t m, unsigned nv)
 {
     return m * nv * isa->dot_cost * 5 / 4 + 2 * m * isa->x_cost + 2 * nv * isa->w_cost;
@@ -101,7 +109,7 @@ static int64_t tile_code(const struct mpqc_isa *isa, const struct mpqc_linear *l
 
 /* All tiles of one image and group. */
 static int64_t schedule_cost(const struct mpqc_isa *isa, const struct mpqc_linear *l,
-                             const struct mpqc_tile *t)
+                             const struct mpqc_tile *t, int64_t cost_of_byte)
 {
     const struct mpqc_panels *p = &t->panels;
     int64_t size[2][2], count[2][2], cost = 0; /* [rows, columns][full, rest] */
@@ -120,7 +128,7 @@ static int64_t schedule_cost(const struct mpqc_isa *isa, const struct mpqc_linea
             int64_t n = times * count[0][r / 2] * count[1][r % 2];
             if (m * n == 0) continue;
             cost += n * tile_cost(isa, l, m, nv, t->rolled) * l->groups * l->batch;
-            cost += MPQC_COST_BYTE * tile_code(isa, l, m, nv, t->rolled);
+            cost += cost_of_byte * tile_code(isa, l, m, nv, t->rolled);
         }
     }
     return cost;
@@ -151,6 +159,7 @@ static void try_tiles(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
 {
     const struct mpqc_isa *isa = e->target->isa;
     struct mpqc_tile t = {0};
+    int64_t cost_of_byte = mpqc_cost_of_byte(e);
     make_panels(e, l, nv, &t.panels);
     for (t.mh = 1; t.mh <= l->rows && t.mh <= 8; t.mh++) {
         for (t.mw = 1; t.mw <= l->cols && fits(isa, t.mh * t.mw, nv); t.mw++) {
@@ -158,7 +167,7 @@ static void try_tiles(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
                 t.overlap = variant & 1;
                 t.rolled = variant & 2;
                 if (t.overlap && l->once) continue;
-                int64_t cost = schedule_cost(isa, l, &t);
+                int64_t cost = schedule_cost(isa, l, &t, cost_of_byte);
                 if (cost >= *best_cost) continue;
                 *best_cost = cost;
                 *best = t;
