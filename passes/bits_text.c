@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ * Plans and tables of sensitivity as text; see bits_text.h.
+ */
+#include "passes/bits_text.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+
+/* ---- plans ---- */
+
+/* The name as a regular expression that matches nothing else.  Characters that do not
+ * survive a line of text are matched by a dot. */
+static void put_pattern(const char *name, struct mpqc_buf *to)
+{
+    mpqc_buf_puts(to, "^");
+    for (; *name; name++) {
+        if ((unsigned char)*name < ' ') {
+            mpqc_buf_puts(to, ".");
+            continue;
+        }
+        if (strchr(".[]{}()\\*+?|^$", *name)) mpqc_buf_puts(to, "\\");
+        mpqc_buf_add(to, name, 1);
+    }
+    mpqc_buf_puts(to, "$");
+}
+
+static void put_comment(const char *about, struct mpqc_buf *to)
+{
+    while (about && *about) {
+        size_t n = strcspn(about, "\n");
+        mpqc_buf_puts(to, "# ");
+        mpqc_buf_add(to, about, n);
+        mpqc_buf_puts(to, "\n");
+        about += n + (about[n] == '\n');
+    }
+}
+
+void mpqc_bits_write_plan(const struct mpqc_bits *b, const uint32_t *chosen, const char *about,
+                          struct mpqc_buf *to)
+{
+    put_comment(about, to);
+    for (uint32_t l = 0; l < b->n_layers; l++) {
+        put_pattern(b->layer[l].name, to);
+        mpqc_buf_printf(to, "=%s\n", mpqc_choices[chosen ? chosen[l] : 0].name);
+    }
+}
+
+void mpqc_bits_write_choices(const struct mpqc_bits *b, const uint32_t *chosen, struct mpqc_buf *to)
+{
+    for (uint32_t l = 0; l < b->n_layers; l++)
+        mpqc_buf_printf(to, "%s%s", l ? " " : "", mpqc_choices[chosen ? chosen[l] : 0].name);
+}
+
+/* ---- writing sensitivities ---- */
+
+static void put_name(const char *s, struct mpqc_buf *to)
+{
+    mpqc_buf_puts(to, "\"");
+    for (; *s; s++) {
+        unsigned char c = (unsigned char)*s;
+        if (c == '"' || c == '\\') mpqc_buf_printf(to, "\\%c", c);
+        else if (c < ' ' || c == 0x7f) mpqc_buf_printf(to, "\\x%02x", c);
+        else mpqc_buf_add(to, s, 1);
+    }
+    mpqc_buf_puts(to, "\"");
+}
+
+void mpqc_bits_write_omega(const struct mpqc_bits *b, const char *metric, struct mpqc_buf *to)
+{
+    mpqc_buf_puts(to, "mpqc-sensitivity 1\nmetric ");
+    put_name(metric, to);
+    mpqc_buf_puts(to, "\nchoices");
+    for (uint32_t c = 0; c < mpqc_n_choices; c++) mpqc_buf_printf(to, " %s", mpqc_choices[c].name);
+    for (uint32_t l = 0; l < b->n_layers; l++) {
+        const struct mpqc_bits_layer *layer = &b->layer[l];
+        mpqc_buf_puts(to, "\nlayer ");
+        put_name(layer->name, to);
+        mpqc_buf_printf(to, " params %" PRIu64 " macs %" PRIu64 " :", layer->params, layer->macs);
+        for (uint32_t c = 0; c < mpqc_n_choices; c++)
+            mpqc_buf_printf(to, " %.17g", b->omega[(size_t)l * mpqc_n_choices + c]);
+    }
+    mpqc_buf_puts(to, "\nend\n");
+}
+
+/* ---- reading them ---- */
+
+struct reader {
+    struct mpqc_cx *cx;
+    const char *path, *at;
+    unsigned line;
+    struct mpqc_arena *arena;
+    struct mpqc_bits *bits;
+    uint32_t column[16]; /* choice of each column; mpqc_n_choices: none that we know */
+    uint32_t n_columns;
+    bool *seen; /* by layer */
+};
+
+static mpqc_status malformed(const struct reader *r, const char *wanted)
+{
+    return MPQC_FAIL(r->cx, FORMAT, ((struct mpqc_where){.file = r->path, .offset = -1}),
+                     "line %u: this is not a table of sensitivity: %s is missing", r->line, wanted);
+}
+
+static mpqc_status other_network(const struct reader *r, const char *why, const char *name)
+{
+    return MPQC_FAIL(r->cx, DATA, ((struct mpqc_where){.file = r->path, .offset = -1}),
+                     "the sensitivities are of another network: %s '%s'", why, name);
+}
+
+static void skip_blanks(struct reader *r)
+{
+    while (*r->at == ' ') r->at++;
+}
+
+static bool accept(struct reader *r, const char *word)
+{
+    size_t n = strlen(word);
+    skip_blanks(r);
+    if (strncmp(r->at, word, n) != 0) return false;
+    r->at += n;
+    return true;
+}
+
+static mpqc_status end_line(struct reader *r)
+{
+    skip_blanks(r);
+    if (*r->at == '\r') r->at++;
+    if (*r->at != '\n') return malformed(r, "the end of the line");
+    r->at++;
+    r->line++;
+    return MPQC_OK;
+}
+
+static int hex(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static mpqc_status read_name(struct reader *r, const char **out)
+{
+    if (!accept(r, "\"")) return malformed(r, "a name in quotes");
+    char *to = mpqc_arena_alloc(r->arena, strcspn(r->at, "\n") + 1);
+    if (!to) return MPQC_OOM(r->cx);
+    *out = to;
+    while (*r->at != '"') {
+        if (*r->at == '\0' || *r->at == '\n') return malformed(r, "the end of a name");
+        if (*r->at != '\\') {
+            *to++ = *r->at++;
+        } else if (r->at[1] == '"' || r->at[1] == '\\') {
+            *to++ = r->at[1];
+            r->at += 2;
+        } else if (r->at[1] == 'x' && hex(r->at[2]) >= 0 && hex(r->at[3]) >= 0) {
+            *to++ = (char)(hex(r->at[2]) * 16 + hex(r->at[3]));
+            r->at += 4;
+        } else {
+            return malformed(r, "an escape");
+        }
+    }
+    r->at++;
+    return MPQC_OK;
+}
+
+static mpqc_status read_count(struct reader *r, uint64_t *out)
+{
+    char *end;
+    skip_blanks(r);
+    errno = 0;
+    if (*r->at < '0' || *r->at > '9') return malformed(r, "a count");
+    *out = strtoull(r->at, &end, 10);
+    if (errno) return malformed(r, "a count of 64 bits");
+    r->at = end;
+    return MPQC_OK;
+}
+
+static mpqc_status read_choices(struct reader *r)
+{
+    if (!accept(r, "choices")) return malformed(r, "'choices'");
+    for (skip_blanks(r); *r->at > ' '; skip_blanks(r)) {
+        char name[16];
+        size_t n = strcspn(r->at, " \r\n");
+        if (n >= sizeof name || r->n_columns == MPQC_LEN(r->column))
+            return malformed(r, "a list of choices");
+        memcpy(name, r->at, n);
+        name[n] = '\0';
+        const struct mpqc_choice *c = mpqc_choice_find(name);
+        r->column[r->n_columns++] = c ? (uint32_t)(c - mpqc_choices) : mpqc_n_choices;
+        r->at += n;
+    }
+    return end_line(r);
+}
+
+static mpqc_status read_layer(struct reader *r)
+{
+    const char *name = NULL;
+    uint64_t params, macs;
+    uint32_t l = 0;
+    MPQC_TRY(read_name(r, &name));
+    while (l < r->bits->n_layers && strcmp(r->bits->layer[l].name, name) != 0) l++;
+    if (l == r->bits->n_layers) return other_network(r, "this one has no layer", name);
+    if (!accept(r, "params")) return malformed(r, "'params'");
+    MPQC_TRY(read_count(r, &params));
+    if (!accept(r, "macs")) return malformed(r, "'macs'");
+    MPQC_TRY(read_count(r, &macs));
+    if (params != r->bits->layer[l].params || macs != r->bits->layer[l].macs)
+        return other_network(r, "other parameters or MACs in layer", name);
+    if (r->seen[l]) return malformed(r, "a layer that was not there before");
+    r->seen[l] = true;
+    if (!accept(r, ":")) return malformed(r, "':'");
+    for (uint32_t i = 0; i < r->n_columns; i++) {
+        char *end;
+        skip_blanks(r);
+        double x = strtod(r->at, &end);
+        if (end == r->at || *r->at < ' ' || !isfinite(x) || x < 0)
+            return malformed(r, "a loss for every choice");
+        r->at = end;
+        if (r->column[i] < mpqc_n_choices)
+            r->bits->omega[(size_t)l * mpqc_n_choices + r->column[i]] = x;
+    }
+    return end_line(r);
+}
+
+static mpqc_status read_all(struct reader *r, const char **metric)
+{
+    if (!accept(r, "mpqc-sensitivity 1")) return malformed(r, "'mpqc-sensitivity 1'");
+    MPQC_TRY(end_line(r));
+    if (!accept(r, "metric")) return malformed(r, "'metric'");
+    MPQC_TRY(read_name(r, metric));
+    MPQC_TRY(end_line(r));
+    MPQC_TRY(read_choices(r));
+    while (accept(r, "layer")) MPQC_TRY(read_layer(r));
+    if (!accept(r, "end")) return malformed(r, "'end'");
+    for (uint32_t l = 0; l < r->bits->n_layers; l++)
+        if (!r->seen[l]) return other_network(r, "there is no layer", r->bits->layer[l].name);
+    return MPQC_OK;
+}
+
+mpqc_status mpqc_bits_read_omega(struct mpqc_cx *cx, struct mpqc_bits *b, struct mpqc_arena *arena,
+                                 const char *text, const char *path, const char **metric)
+{
+    struct reader r = {.cx = cx, .path = path, .at = text, .line = 1, .arena = arena, .bits = b};
+    size_t n = b->n_layers;
+    b->omega = MPQC_NEW_ARRAY(arena, double, n * mpqc_n_choices);
+    r.seen = MPQC_NEW_ARRAY(arena, bool, n);
+    if (!b->omega || !r.seen) return MPQC_OOM(cx);
+    MPQC_TRY(read_all(&r, metric));
+    for (uint32_t c = 0; c < mpqc_n_choices; c++) {
+        bool have = false;
+        for (uint32_t i = 0; i < r.n_columns; i++) have = have || r.column[i] == c;
+        for (size_t l = 0; l < n && !have; l++) b->allowed[l * mpqc_n_choices + c] = false;
+    }
+    return MPQC_OK;
+}

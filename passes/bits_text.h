@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Decisions about bits as text: plans, in the form of pins (pins.h), and tables of
+ * sensitivity:
+ *
+ *   mpqc-sensitivity 1
+ *   metric "hessian-trace"
+ *   choices w8a8 w6a8 w4a8
+ *   layer "/conv1/Conv" params 432 macs 442368 : 0.00012 0.0019 0.031
+ *   end
+ *
+ * Names are escaped as in C (\" \\ \xHH).  Numbers read back exactly.
+ */
+#ifndef MPQC_PASSES_BITS_TEXT_H
+#define MPQC_PASSES_BITS_TEXT_H
+
+#include "passes/bits.h"
+
+/* One rule for each layer that matches this layer only; `about` (may be NULL, may have
+ * several lines) becomes comments. */
+void mpqc_bits_write_plan(const struct mpqc_bits *b, const uint32_t *chosen, const char *about,
+                          struct mpqc_buf *to);
+/* "w8a8 w4a8 w4a8": the choices in the order of the layers. */
+void mpqc_bits_write_choices(const struct mpqc_bits *b, const uint32_t *chosen, struct mpqc_buf *to);
+
+void mpqc_bits_write_omega(const struct mpqc_bits *b, const char *metric, struct mpqc_buf *to);
+/* Fills b->omega (allocated in `arena`) and *metric.  Layers are found by name and must
+ * agree in parameters and MACs, else the file is of another network.  Choices that the
+ * file does not have are forbidden: b->allowed (must be there) becomes false. */
+mpqc_status mpqc_bits_read_omega(struct mpqc_cx *cx, struct mpqc_bits *b, struct mpqc_arena *arena,
+                                 const char *text, const char *path, const char **metric)
+    MPQC_MUST_CHECK;
+
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ * Costs by arithmetic; see cost.h.
+ */
+#include "passes/cost.h"
+
+#include <math.h>
+
+mpqc_status mpqc_cost_bytes(struct mpqc_cx *cx, struct mpqc_bits *b, struct mpqc_arena *arena)
+{
+    b->bytes = MPQC_NEW_ARRAY(arena, double, (size_t)b->n_layers * mpqc_n_choices);
+    if (!b->bytes) return MPQC_OOM(cx);
+    for (uint32_t l = 0; l < b->n_layers; l++) {
+        const struct mpqc_bits_layer *layer = &b->layer[l];
+        for (uint32_t c = 0; c < mpqc_n_choices; c++) {
+            double packed = ceil((double)layer->params * mpqc_choices[c].weight_bits / 8);
+            b->bytes[(size_t)l * mpqc_n_choices + c] =
+                (layer->shared == l ? packed : 0) + MPQC_CHANNEL_BYTES * (double)layer->channels;
+        }
+    }
+    return MPQC_OK;
+}
+
+static double elements(const struct mpqc_graph *g, mpqc_vid v)
+{
+    return (double)mpqc_type_count(&mpqc_value_at(g, v)->type);
+}
+
+mpqc_status mpqc_cost_analytic(struct mpqc_cx *cx, const struct mpqc_graph *g, struct mpqc_bits *b,
+                               const struct mpqc_machine *m, struct mpqc_arena *arena)
+{
+    b->latency = MPQC_NEW_ARRAY(arena, double, (size_t)b->n_layers * mpqc_n_choices);
+    if (!b->latency) return MPQC_OOM(cx);
+    for (uint32_t l = 0; l < b->n_layers; l++) {
+        const struct mpqc_bits_layer *layer = &b->layer[l];
+        for (uint32_t c = 0; c < mpqc_n_choices; c++) {
+            const struct mpqc_choice *k = &mpqc_choices[c];
+            double compute = (double)layer->macs / m->macs_per_ns;
+            if (k->weight_bits < 8) compute *= 1 + m->unpack;
+            /* activations are kept in bytes whatever their bits */
+            double bytes = (double)layer->params * k->weight_bits / 8 + elements(g, layer->input) +
+                           elements(g, layer->output);
+            b->latency[(size_t)l * mpqc_n_choices + c] =
+                m->start_ns + fmax(compute, bytes / m->bytes_per_ns);
+        }
+    }
+    return MPQC_OK;
+}
