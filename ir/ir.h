@@ -309,6 +309,10 @@ typedef void (*mpqc_ref_fn)(const struct mpqc_node *, const struct mpqc_tensor *
 /* Multiply-accumulates of one evaluation. */
 typedef uint64_t (*mpqc_macs_fn)(const struct mpqc_graph *, const struct mpqc_node *);
 
+/* The derivative of an operator as an expression; see ir/op_vjp.h. */
+struct mpqc_vjp;
+typedef void (*mpqc_vjp_fn)(struct mpqc_vjp *);
+
 struct mpqc_op_info {
     const char *text;
     uint32_t in_min, in_max, n_out;
@@ -316,6 +320,7 @@ struct mpqc_op_info {
     mpqc_infer_fn infer;
     mpqc_ref_fn ref;
     mpqc_macs_fn macs;
+    mpqc_vjp_fn vjp;
     uint64_t attrs; /* bit set of allowed enum mpqc_attr_key */
     const char *doc;
 };

@@ -13,11 +13,12 @@
 #include "ir/elements.h"
 #include "ir/ir.h"
 
-#define OP(name, text, in_min, in_max, n_out, traits, infer, ref, macs, attrs, doc)               \
+#define OP(name, text, in_min, in_max, n_out, traits, infer, ref, macs, vjp, attrs, doc)          \
     mpqc_status mpqc_##infer(struct mpqc_infer *q);                                               \
     void mpqc_##ref(const struct mpqc_node *n, const struct mpqc_tensor *const *in,               \
                     struct mpqc_tensor *const *out);                                              \
-    uint64_t mpqc_##macs(const struct mpqc_graph *g, const struct mpqc_node *n);
+    uint64_t mpqc_##macs(const struct mpqc_graph *g, const struct mpqc_node *n);                  \
+    void mpqc_##vjp(struct mpqc_vjp *q);
 #include "ir/ops.def"
 #undef OP
 
@@ -152,7 +153,14 @@ void mpqc_op_strides(uint32_t rank, const int64_t *dims, int64_t *stride);
 #define MPQC_GEMM_ROWS 96
 #define MPQC_GEMM_K 256
 #endif
+struct mpqc_gemm;
+/* Fills panel[i][j] with w[k0 + i][c + j], i < k, j < n; a row is `width` floats, and
+ * what lies behind n is set to 0. */
+typedef void (*mpqc_gemm_pack_fn)(const struct mpqc_gemm *p, int64_t k0, int64_t k, int64_t c,
+                                  int64_t n, int64_t width, float *panel);
 struct mpqc_gemm {
+    mpqc_gemm_pack_fn pack;  /* NULL: w as below */
+    const void *pack_user;
     enum mpqc_dtype w_dtype; /* F32 or an integer of at most 8 bits */
     const void *w;           /* element [k][c] at k * w_stride + c */
     int64_t w_stride;
@@ -162,12 +170,30 @@ struct mpqc_gemm {
     float *out_f32;          /* one of the two; row r at r * out_stride */
     int32_t *out_i32;
     int64_t out_stride;
+    const int64_t *out_row;  /* NULL; or row r of out_f32 at out_row[r] */
 };
 /* x: [MPQC_GEMM_ROWS][MPQC_GEMM_K], whole numbers below 256 when the result is
  * i32, defined up to a multiple of MPQC_GEMM_TILE rows; w rows k0 .. k0 + k. */
 void mpqc_gemm_add(const struct mpqc_gemm *p, const float *x, int64_t rows, int64_t k0, int64_t k);
+/* to[c][r] = from[r][c]: `rows` rows that are from_stride apart, `cols` columns. */
+void mpqc_gemm_transpose(const float *from, int64_t from_stride, int64_t rows, int64_t cols,
+                         float *to, int64_t to_stride);
+/* Fills up to whole tiles: what is computed from it is not used, but must be defined. */
+void mpqc_gemm_clear_rest(float *x, int64_t rows, int64_t k);
 /* x[r][...] filled from n elements of a buffer, minus `zero`. */
 void mpqc_gemm_load(enum mpqc_dtype t, const void *from, int64_t at, int64_t n, int32_t zero,
+                    float *to);
+
+/* The input of a convolution, seen window by window (op_conv.c). */
+struct mpqc_conv {
+    const struct mpqc_tensor *x;
+    struct mpqc_window win;
+    int64_t ic, oc; /* of one group */
+    int64_t oh, ow;
+    int32_t zero;
+};
+/* Elements k0 .. k0 + k of the window of output pixel `pixel`, channels of `group`. */
+void mpqc_conv_load(const struct mpqc_conv *c, int64_t group, int64_t pixel, int64_t k0, int64_t k,
                     float *to);
 
 #endif

@@ -157,24 +157,8 @@ static void set_out(struct mpqc_gemm *p, const struct mpqc_tensor *out, int64_t 
     p->out_stride = stride;
 }
 
-/* Fills up to whole tiles: what is computed from it is not used, but must be defined. */
-static void clear_rest(float *x, int64_t rows, int64_t k)
-{
-    for (; rows % MPQC_GEMM_TILE != 0; rows++)
-        memset(x + rows * MPQC_GEMM_K, 0, (size_t)k * sizeof *x);
-}
-
-struct conv {
-    const struct mpqc_tensor *x;
-    struct mpqc_window win;
-    int64_t ic, oc; /* of one group */
-    int64_t oh, ow;
-    int32_t zero;
-};
-
-/* Elements k0 .. k0 + k of the window of pixel `pixel`, channels of `group`. */
-static void load_window(const struct conv *c, int64_t group, int64_t pixel, int64_t k0, int64_t k,
-                        float *to)
+void mpqc_conv_load(const struct mpqc_conv *c, int64_t group, int64_t pixel, int64_t k0, int64_t k,
+                    float *to)
 {
     const int64_t *dims = c->x->type.dims;
     int64_t n = pixel / (c->oh * c->ow), oh = pixel / c->ow % c->oh, ow = pixel % c->ow;
@@ -226,7 +210,7 @@ MPQC_CLONES static void tap_i8(const int8_t *restrict x, int32_t zero, const int
  * DEPTHWISE_TAPS taps; larger windows widen tap by tap. */
 #define DEPTHWISE_TAPS 64
 struct depthwise {
-    const struct conv *c;
+    const struct mpqc_conv *c;
     const struct mpqc_tensor *w, *bias;
     struct mpqc_tensor *out;
     int64_t first, taps;
@@ -265,7 +249,7 @@ static void depthwise_tap(struct depthwise *d, int64_t tap, int64_t at, float *s
 
 static void depthwise_pixel(struct depthwise *d, int64_t pixel)
 {
-    const struct conv *c = d->c;
+    const struct mpqc_conv *c = d->c;
     const int64_t *dims = c->x->type.dims;
     int64_t n = pixel / (c->oh * c->ow), oh = pixel / c->ow % c->oh, ow = pixel % c->ow;
     int64_t top = oh * c->win.sh - c->win.pt, left = ow * c->win.sw - c->win.pl;
@@ -286,7 +270,7 @@ static void depthwise_pixel(struct depthwise *d, int64_t pixel)
     memcpy((char *)d->out->data + (size_t)(pixel * dims[3] + d->first) * 4, sum, bytes);
 }
 
-static void depthwise(const struct conv *c, const struct mpqc_tensor *w,
+static void depthwise(const struct mpqc_conv *c, const struct mpqc_tensor *w,
                       const struct mpqc_tensor *bias, struct mpqc_tensor *out, int64_t pixels)
 {
     int64_t channels = w->type.dims[3];
@@ -306,7 +290,7 @@ void mpqc_ref_conv(const struct mpqc_node *n, const struct mpqc_tensor *const *i
     const struct mpqc_tensor *x = in[0], *w = in[1], *bias = n->n_in > 2 ? in[2] : NULL;
     const int64_t *wd = w->type.dims, *od = out[0]->type.dims;
     int64_t groups = mpqc_attr_int_or(n, MPQC_ATTR_GROUP, 1);
-    struct conv c = {.x = x,
+    struct mpqc_conv c = {.x = x,
                      .win = mpqc_window_of(n, wd[0], wd[1]),
                      .ic = wd[2],
                      .oc = wd[3] / groups,
@@ -322,15 +306,15 @@ void mpqc_ref_conv(const struct mpqc_node *n, const struct mpqc_tensor *const *i
     for (int64_t p0 = 0; p0 < pixels; p0 += MPQC_GEMM_ROWS) {
         int64_t np = pixels - p0 < MPQC_GEMM_ROWS ? pixels - p0 : MPQC_GEMM_ROWS;
         for (int64_t g = 0; g < groups; g++) {
-            struct mpqc_gemm p;
+            struct mpqc_gemm p = {0};
             set_weights(&p, w, wd[3], g * c.oc, c.oc);
             set_out(&p, out[0], p0 * wd[3] + g * c.oc, wd[3]);
             start_rows(&p, bias, g * c.oc, np);
             for (int64_t k0 = 0; k0 < depth; k0 += MPQC_GEMM_K) {
                 int64_t k = depth - k0 < MPQC_GEMM_K ? depth - k0 : MPQC_GEMM_K;
                 for (int64_t r = 0; r < np; r++)
-                    load_window(&c, g, p0 + r, k0, k, rows + r * MPQC_GEMM_K);
-                clear_rest(rows, np, k);
+                    mpqc_conv_load(&c, g, p0 + r, k0, k, rows + r * MPQC_GEMM_K);
+                mpqc_gemm_clear_rest(rows, np, k);
                 mpqc_gemm_add(&p, rows, np, k0, k);
             }
         }
@@ -345,7 +329,7 @@ static void matmul_one(const struct mpqc_tensor *a, const struct mpqc_tensor *b,
     int64_t m = a->type.dims[a->type.rank - 2], depth = a->type.dims[a->type.rank - 1];
     int64_t cols = b->type.dims[b->type.rank - 1];
     _Alignas(64) float rows[MPQC_GEMM_ROWS * MPQC_GEMM_K];
-    struct mpqc_gemm p;
+    struct mpqc_gemm p = {0};
     set_weights(&p, b, cols, 0, cols);
     p.w = (const char *)p.w + (size_t)at_b * mpqc_dtypes[b->type.dtype].bytes;
     for (int64_t m0 = 0; m0 < m; m0 += MPQC_GEMM_ROWS) {
@@ -357,7 +341,7 @@ static void matmul_one(const struct mpqc_tensor *a, const struct mpqc_tensor *b,
             for (int64_t r = 0; r < nm; r++)
                 mpqc_gemm_load(a->type.dtype, a->data, at_a + (m0 + r) * depth + k0, k, zero_of(a),
                                rows + r * MPQC_GEMM_K);
-            clear_rest(rows, nm, k);
+            mpqc_gemm_clear_rest(rows, nm, k);
             mpqc_gemm_add(&p, rows, nm, k0, k);
         }
     }

@@ -106,10 +106,53 @@ void mpqc_gemm_load(enum mpqc_dtype t, const void *from, int64_t at, int64_t n, 
         from_i8((const int8_t *)from + at, zero, n, to);
 }
 
+void mpqc_gemm_clear_rest(float *x, int64_t rows, int64_t k)
+{
+    for (; rows % MPQC_GEMM_TILE != 0; rows++)
+        memset(x + rows * MPQC_GEMM_K, 0, (size_t)k * sizeof *x);
+}
+
+typedef float four __attribute__((vector_size(16)));
+typedef float loose_four __attribute__((vector_size(16), aligned(4), may_alias));
+
+static void transpose_4x4(const float *from, int64_t from_stride, float *to, int64_t to_stride)
+{
+    four a = *(const loose_four *)from, b = *(const loose_four *)(from + from_stride);
+    four c = *(const loose_four *)(from + 2 * from_stride);
+    four d = *(const loose_four *)(from + 3 * from_stride);
+    four ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    four ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    four cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    four cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    *(loose_four *)to = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
+    *(loose_four *)(to + to_stride) = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
+    *(loose_four *)(to + 2 * to_stride) = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
+    *(loose_four *)(to + 3 * to_stride) = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
+}
+
+void mpqc_gemm_transpose(const float *from, int64_t from_stride, int64_t rows, int64_t cols,
+                         float *to, int64_t to_stride)
+{
+    int64_t whole_rows = rows / 4 * 4, whole_cols = cols / 4 * 4;
+    for (int64_t r = 0; r < whole_rows; r += 4) {
+        for (int64_t c = 0; c < whole_cols; c += 4)
+            transpose_4x4(from + r * from_stride + c, from_stride, to + c * to_stride + r,
+                          to_stride);
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t c = r < whole_rows ? whole_cols : 0; c < cols; c++)
+            to[c * to_stride + r] = from[r * from_stride + c];
+    }
+}
+
 /* Rows k0 .. k0 + k of weight columns c .. c + n as panel[k][width], 0 behind n. */
 static void pack(const struct mpqc_gemm *p, int64_t k0, int64_t k, int64_t c, int64_t n,
                  int64_t width, float *panel)
 {
+    if (p->pack) {
+        p->pack(p, k0, k, c, n, width, panel);
+        return;
+    }
     bool one_zero = !p->w_zero || p->w_zero_step == 0;
     int32_t zero = p->w_zero ? p->w_zero[0] : 0;
     for (int64_t i = 0; i < k; i++) {
@@ -120,6 +163,11 @@ static void pack(const struct mpqc_gemm *p, int64_t k0, int64_t k, int64_t c, in
     }
 }
 
+static float *float_row(const struct mpqc_gemm *p, int64_t r)
+{
+    return p->out_f32 + (p->out_row ? p->out_row[r] : r * p->out_stride);
+}
+
 /* One tile at row r, column c, of which rows x cols are real. */
 static void add_tile(const struct mpqc_gemm *p, const struct tile *t, const float *x,
                      const float *w, int64_t w_stride, int64_t k, int64_t r, int64_t rows,
@@ -127,17 +175,16 @@ static void add_tile(const struct mpqc_gemm *p, const struct tile *t, const floa
 {
     _Alignas(64) float sum[MAX_TILE_ROWS * MAX_TILE_COLS];
     if (p->out_f32) {
-        float *out = p->out_f32 + r * p->out_stride + c;
-        if (rows == t->rows && cols == t->cols) {
-            t->run(x, w, w_stride, k, out, p->out_stride);
+        if (rows == t->rows && cols == t->cols && !p->out_row) {
+            t->run(x, w, w_stride, k, p->out_f32 + r * p->out_stride + c, p->out_stride);
             return;
         }
         memset(sum, 0, sizeof sum);
         for (int64_t i = 0; i < rows; i++)
-            memcpy(sum + i * t->cols, out + i * p->out_stride, (size_t)cols * sizeof *sum);
+            memcpy(sum + i * t->cols, float_row(p, r + i) + c, (size_t)cols * sizeof *sum);
         t->run(x, w, w_stride, k, sum, t->cols);
         for (int64_t i = 0; i < rows; i++)
-            memcpy(out + i * p->out_stride, sum + i * t->cols, (size_t)cols * sizeof *sum);
+            memcpy(float_row(p, r + i) + c, sum + i * t->cols, (size_t)cols * sizeof *sum);
         return;
     }
     int32_t *out = p->out_i32 + r * p->out_stride + c;
@@ -160,7 +207,7 @@ void mpqc_gemm_add(const struct mpqc_gemm *p, const float *x, int64_t rows, int6
         const float *w = panel;
         int64_t w_stride = t.cols;
         /* Packing pays when several tiles use the panel. */
-        if (p->w_dtype == MPQC_DT_F32 && rows <= MAX_TILE_ROWS && cols == t.cols) {
+        if (!p->pack && p->w_dtype == MPQC_DT_F32 && rows <= MAX_TILE_ROWS && cols == t.cols) {
             w = (const float *)p->w + k0 * p->w_stride + c;
             w_stride = p->w_stride;
         } else {

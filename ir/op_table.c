@@ -4,7 +4,8 @@
 #include "ir/op.h"
 
 const struct mpqc_op_info mpqc_ops[MPQC_OP_COUNT] = {
-#define OP(name, text_, in_min_, in_max_, n_out_, traits_, infer_, ref_, macs_, attrs_, doc_)     \
+#define OP(name, text_, in_min_, in_max_, n_out_, traits_, infer_, ref_, macs_, vjp_, attrs_,     \
+           doc_)                                                                                  \
     [MPQC_OP_##name] = {                                                                          \
         .text = text_,                                                                            \
         .in_min = in_min_,                                                                        \
@@ -14,6 +15,7 @@ const struct mpqc_op_info mpqc_ops[MPQC_OP_COUNT] = {
         .infer = mpqc_##infer_,                                                                   \
         .ref = mpqc_##ref_,                                                                       \
         .macs = mpqc_##macs_,                                                                     \
+        .vjp = mpqc_##vjp_,                                                                       \
         .attrs = attrs_,                                                                          \
         .doc = doc_,                                                                              \
     },
