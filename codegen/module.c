@@ -172,12 +172,11 @@ static mpqc_status generate(struct module_builder *m, LLVMCodeGenFileType type,
     return s;
 }
 
-static mpqc_status write_object(struct mpqc_cx *cx, const struct mpqc_codegen_request *rq,
-                                LLVMMemoryBufferRef object, struct mpqc_codegen_facts *facts)
+static mpqc_status finish_object(struct mpqc_cx *cx, const struct mpqc_codegen_request *rq,
+                                 void *data, size_t n, struct mpqc_codegen_facts *facts)
 {
-    const char *data = LLVMGetBufferStart(object);
-    size_t n = LLVMGetBufferSize(object);
     char symbol[256];
+    mpqc_object_integer_moves(rq->target, data);
     MPQC_TRY(mpqc_object_check(cx, data, n, &facts->code_bytes));
     facts->file_bytes = n;
     switch (rq->emit) {
@@ -187,6 +186,18 @@ static mpqc_status write_object(struct mpqc_cx *cx, const struct mpqc_codegen_re
         return mpqc_link_archive(cx, rq->path, symbol, data, n, &facts->file_bytes);
     default: return mpqc_write_file(cx, rq->path, data, n);
     }
+}
+
+static mpqc_status write_object(struct mpqc_cx *cx, const struct mpqc_codegen_request *rq,
+                                LLVMMemoryBufferRef object, struct mpqc_codegen_facts *facts)
+{
+    size_t n = LLVMGetBufferSize(object);
+    void *data = malloc(n); /* LLVM's own bytes are read-only */
+    if (!data) return MPQC_OOM(cx);
+    memcpy(data, LLVMGetBufferStart(object), n);
+    mpqc_status s = finish_object(cx, rq, data, n, facts);
+    free(data);
+    return s;
 }
 
 static mpqc_status write_ir(struct module_builder *m, const struct mpqc_codegen_request *rq,

@@ -58,4 +58,7 @@ mpqc_status mpqc_link_archive(struct mpqc_cx *, const char *path, const char *sy
 mpqc_status mpqc_object_check(struct mpqc_cx *, const void *object, size_t n,
                               uint64_t *code_bytes) MPQC_MUST_CHECK;
 
+/* domain.c: gives vector moves of an x86 object their integer names, in place. */
+void mpqc_object_integer_moves(const struct mpqc_target *, void *object);
+
 #endif
