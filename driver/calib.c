@@ -18,6 +18,7 @@ struct mpqc_calib_set {
     struct bound_input inputs[MPQC_MAX_INPUTS];
     uint32_t n_inputs;
     struct mpqc_preprocess pre;
+    uint64_t samples;
 };
 
 static struct mpqc_where at_file(const char *file, const char *tensor)
@@ -139,6 +140,7 @@ mpqc_status mpqc_calib_open(struct mpqc_cx *cx, const struct mpqc_cli *cli,
     for (uint32_t i = 0; i < g->n_inputs; i++)
         MPQC_TRY(bind_input(cx, cli, g, set, i, &samples));
     set->n_inputs = g->n_inputs;
+    set->samples = samples;
     uint64_t limit = cli->calib_count ? cli->calib_count : DEFAULT_CALIB_COUNT;
     if (cli->calib_count > samples)
         mpqc_note(cx, at_file(set->inputs[0].path, NULL),
@@ -147,6 +149,11 @@ mpqc_status mpqc_calib_open(struct mpqc_cx *cx, const struct mpqc_cli *cli,
     *data = (struct mpqc_dataset){
         .count = samples < limit ? samples : limit, .get = get_sample, .user = set};
     return MPQC_OK;
+}
+
+uint64_t mpqc_calib_samples(const struct mpqc_calib_set *set)
+{
+    return set ? set->samples : 0;
 }
 
 void mpqc_calib_close(struct mpqc_calib_set *set)

@@ -295,6 +295,7 @@ SWITCH(version, version)
 SWITCH(list_ops, list_ops)
 SWITCH(list_passes, list_passes)
 SWITCH(list_targets, list_targets)
+SWITCH(list_metrics, list_metrics)
 HANDLER(verbose)
 {
     CLI;
@@ -319,6 +320,9 @@ static const struct mpqc_flag flags[] = {
     {"calibration", "METHOD", set_calibration, "minmax, percentile:99.99, kl, mse"},
     {"wbits", "N", set_wbits, "bits of weights: 8"},
     {"abits", "N", set_abits, "bits of activations: 8"},
+#define FLAG(name, metavar, function, help) {name, metavar, mpqc_mixed_set_##function, help},
+#include "driver/mixed_flags.def"
+#undef FLAG
     {"io", "KIND", set_io, "float (default) or int: what the library's inputs and outputs are"},
     {"allow-float", NULL, set_allow_float, "operators without an integer form stay float"},
     {"shape", "name:1x3x224x224", set_shape, "shape of an input with dynamic dimensions"},
@@ -338,6 +342,7 @@ static const struct mpqc_flag flags[] = {
     {"list-ops", NULL, set_list_ops, "list the supported ONNX operators"},
     {"list-passes", NULL, set_list_passes, "list the passes"},
     {"list-targets", NULL, set_list_targets, "list the targets"},
+    {"list-metrics", NULL, set_list_metrics, "list the metrics of -sensitivity and the strategies"},
     {"version", NULL, set_version, "print the version"},
     {"help", NULL, set_help, "print this"}};
 
@@ -363,6 +368,7 @@ int mpqc_cli_parse(int argc, char **argv, struct mpqc_cli *cli, char *err)
     cli->threads = processors > 0 ? (unsigned)processors : 1;
     if (mpqc_flags_parse(flags, MPQC_LEN(flags), argc, argv, cli, set_model, err)) return -1;
     if (cli->emit == MPQC_OUT_UNSET) cli->emit = output_by_suffix(cli->out);
+    if (mpqc_mixed_check(cli, err)) return -1;
     if (cli->pre.scale == 0) cli->pre.scale = 255;
     if (cli->pre.channels == 0) {
         cli->pre.channels = 1;

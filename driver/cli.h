@@ -8,6 +8,7 @@
 #include "codegen/codegen.h"
 #include "driver/data.h"
 #include "driver/flags.h"
+#include "driver/mixed.h"
 #include "frontend/frontend.h"
 #include "passes/pass.h"
 
@@ -39,10 +40,11 @@ struct mpqc_cli {
     char names[2 * MPQC_CLI_MAX][128]; /* texts that shapes and symbols point to */
     uint32_t n_names;
     struct mpqc_options options;
+    struct mpqc_mixed_options mixed;
     unsigned threads;
     uint64_t seed;
     int verbose;
-    bool check, help, version, list_ops, list_passes, list_targets;
+    bool check, help, version, list_ops, list_passes, list_targets, list_metrics;
 };
 
 /* Fills *cli; 0, or -1 with one sentence in err. */
@@ -57,6 +59,15 @@ mpqc_status mpqc_calib_open(struct mpqc_cx *cx, const struct mpqc_cli *cli,
                             const struct mpqc_graph *g, struct mpqc_calib_set **out,
                             struct mpqc_dataset *data) MPQC_MUST_CHECK;
 void mpqc_calib_close(struct mpqc_calib_set *);
+/* All samples that there are, whatever -calib-count. */
+uint64_t mpqc_calib_samples(const struct mpqc_calib_set *);
+
+/* text_file.c: text to PATH by way of a temporary file ("-" or NULL: stdout), and a whole
+ * file, NUL-terminated, in `arena`. */
+mpqc_status mpqc_text_write(struct mpqc_cx *cx, const char *path, const struct mpqc_buf *text)
+    MPQC_MUST_CHECK;
+mpqc_status mpqc_text_read(struct mpqc_cx *cx, const char *path, struct mpqc_arena *arena,
+                           const char **text) MPQC_MUST_CHECK;
 
 /* Import, passes, code, summary. */
 mpqc_status mpqc_compile(struct mpqc_cx *cx, const struct mpqc_cli *cli) MPQC_MUST_CHECK;

@@ -25,6 +25,8 @@ struct job {
     struct mpqc_calib_set *calib;
     struct mpqc_dataset data;
     struct mpqc_target target;
+    struct mpqc_mixed mixed;
+    bool has_mixed;
 };
 
 static void job_init(struct job *j, struct mpqc_cx *cx, const struct mpqc_cli *cli)
@@ -71,33 +73,13 @@ static mpqc_status check_request(struct job *j)
     return MPQC_OK;
 }
 
-/* Writes text to PATH by way of a temporary file; "-" or NULL is stdout. */
-static mpqc_status write_text(struct mpqc_cx *cx, const char *path, const struct mpqc_buf *text)
-{
-    if (!path || strcmp(path, "-") == 0) {
-        fwrite(text->data, 1, text->len, stdout);
-        return MPQC_OK;
-    }
-    struct mpqc_where w = MPQC_NOWHERE;
-    w.file = path;
-    char *tmp = mpqc_arena_printf(&cx->arena, "%s.tmp.%ld", path, (long)getpid());
-    if (!tmp) return MPQC_OOM(cx);
-    FILE *f = fopen(tmp, "wb");
-    bool ok = f && fwrite(text->data, 1, text->len, f) == text->len;
-    if (f && fclose(f) != 0) ok = false;
-    if (ok && rename(tmp, path) == 0) return MPQC_OK;
-    int why = errno;
-    if (f) unlink(tmp);
-    return MPQC_FAIL(cx, IO, w, "cannot be written: %s", strerror(why));
-}
-
 /* With all constants, so that it can be read again; -dump-after is for eyes. */
 static mpqc_status write_ir(struct job *j)
 {
     struct mpqc_buf text;
     mpqc_buf_init(&text);
     mpqc_graph_print(&j->graph, &text, true);
-    mpqc_status status = text.failed ? MPQC_OOM(j->cx) : write_text(j->cx, j->cli->out, &text);
+    mpqc_status status = mpqc_text_write(j->cx, j->cli->out, &text);
     mpqc_buf_release(&text);
     return status;
 }
@@ -136,12 +118,52 @@ static mpqc_status finish(struct job *j)
     MPQC_TRY(emit(j, &facts)); /* last, so that nothing is left behind by a failure */
     mpqc_progress_clear();
     mpqc_summary_print(&(struct mpqc_summary){.cli = j->cli,
+                                              .mixed = j->has_mixed ? &j->mixed : NULL,
                                               .passes = &j->passes,
                                               .graph = &j->graph,
                                               .target = &j->target,
                                               .facts = &facts,
                                               .accuracy = j->passes.data ? &accuracy : NULL});
     return MPQC_OK;
+}
+
+/* The profile for a copy of the graph whose values have the ids map[old]. */
+static mpqc_status move_profile(struct job *j, const mpqc_vid *map, uint32_t n_values)
+{
+    struct mpqc_profile *old = j->passes.profile;
+    struct mpqc_histogram *hist = MPQC_NEW_ARRAY(&j->passes.keep, struct mpqc_histogram, n_values);
+    if (!hist) return MPQC_OOM(j->cx);
+    for (mpqc_vid v = 0; v < old->n_values; v++)
+        if (map[v] != MPQC_NONE && map[v] < n_values) hist[map[v]] = old->hist[v];
+    old->hist = hist;
+    old->n_values = n_values;
+    return MPQC_OK;
+}
+
+/* The float graph is kept, compact, so that any number of plans can be tried on copies
+ * of it that have its ids. */
+static mpqc_status keep_float(struct job *j)
+{
+    mpqc_vid *map;
+    struct mpqc_graph copy;
+    MPQC_TRY(mpqc_graph_clone(j->cx, &j->graph, &j->float_graph, &j->passes.scratch, &map));
+    if (j->passes.profile) MPQC_TRY(move_profile(j, map, j->float_graph.n_values));
+    mpqc_graph_init(&copy, j->cx->allocator);
+    mpqc_status status = mpqc_graph_clone(j->cx, &j->float_graph, &copy, &j->passes.scratch, NULL);
+    mpqc_graph_release(&j->graph);
+    j->graph = copy;
+    mpqc_arena_reset(&j->passes.scratch);
+    return status;
+}
+
+static mpqc_status decide_bits(struct job *j)
+{
+    if (!mpqc_mixed_wanted(&j->cli->mixed)) return MPQC_OK;
+    struct mpqc_mixed_job job = {.cx = j->cx, .cli = j->cli, .passes = &j->passes,
+                                 .graph = &j->float_graph, .target = &j->target,
+                                 .samples = mpqc_calib_samples(j->calib), .out = &j->mixed};
+    j->has_mixed = true;
+    return mpqc_mixed_decide(&job);
 }
 
 static mpqc_status compile(struct job *j)
@@ -157,7 +179,8 @@ static mpqc_status compile(struct job *j)
     }
     MPQC_TRY(mpqc_pipeline_run(&j->passes, &j->graph, float_passes, MPQC_LEN(float_passes), &stopped));
     if (!stopped) {
-        MPQC_TRY(mpqc_graph_clone(j->cx, &j->graph, &j->float_graph, &j->passes.scratch, NULL));
+        MPQC_TRY(keep_float(j));
+        MPQC_TRY(decide_bits(j));
         MPQC_TRY(mpqc_pipeline_run(&j->passes, &j->graph, integer_passes, MPQC_LEN(integer_passes),
                                    &stopped));
     }

@@ -25,6 +25,17 @@ static void list_ops(void)
     mpqc_buf_release(&text);
 }
 
+static void list_metrics(void)
+{
+    puts("-sensitivity=");
+    for (uint32_t i = 0; i < mpqc_n_metrics; i++)
+        printf("  %-16s %s%s\n", mpqc_metrics[i].name, mpqc_metrics[i].doc,
+               i ? "" : " (default)");
+    puts("-mixed=");
+    for (uint32_t i = 0; i < mpqc_n_strategies; i++)
+        printf("  %-16s %s\n", mpqc_strategies[i].name, mpqc_strategies[i].doc);
+}
+
 /* Flags that print something and end. */
 static bool informed(const struct mpqc_cli *cli)
 {
@@ -33,6 +44,7 @@ static bool informed(const struct mpqc_cli *cli)
     else if (cli->list_ops) list_ops();
     else if (cli->list_passes) list_passes();
     else if (cli->list_targets) list_targets();
+    else if (cli->list_metrics) list_metrics();
     else return false;
     return true;
 }

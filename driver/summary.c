@@ -87,11 +87,14 @@ void mpqc_summary_print(const struct mpqc_summary *s)
 {
     const struct mpqc_plan *plan = s->passes->plan;
     if (s->cli->verbose) print_layers(s->graph, plan);
+    if (s->cli->verbose && s->mixed) mpqc_mixed_print_layers(s->mixed);
     struct totals t = add_up(s->graph, plan);
     char macs[32];
     printf("layers    %u kernels, %u with weights, %s MACs, for %s\n", plan->n_kernels, t.linear,
            si((double)t.macs, macs), s->target->name);
-    if (t.linear && t.wbits_lo != t.wbits_hi)
+    if (s->mixed)
+        mpqc_mixed_print(s->mixed);
+    else if (t.linear && t.wbits_lo != t.wbits_hi)
         printf("bits      weights %u to %u, activations %u\n", t.wbits_lo, t.wbits_hi,
                s->cli->options.activation_bits);
     else

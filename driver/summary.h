@@ -15,6 +15,7 @@ struct mpqc_summary {
     const struct mpqc_target *target;
     const struct mpqc_codegen_facts *facts;
     const struct mpqc_accuracy *accuracy; /* NULL: not measured (no data) */
+    const struct mpqc_mixed *mixed;       /* NULL: no decision about bits was asked for */
 };
 /* Five lines on stdout (six with islands); with -v a line for every layer first. */
 void mpqc_summary_print(const struct mpqc_summary *s);

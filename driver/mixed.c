@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * The decision about bits: layers -> pins -> sensitivity -> cost -> allocation.
+ */
+#include "driver/mixed.h"
+
+#include "driver/cli.h"
+#include "passes/bits_text.h"
+#include "passes/cost.h"
+#include "passes/pins.h"
+
+#include <math.h>
+#include <unistd.h>
+
+static struct mpqc_where at_file(const char *file)
+{
+    return (struct mpqc_where){.file = file, .offset = -1};
+}
+
+/* ---- what each layer may have ---- */
+
+static mpqc_status fill_allowed(struct mpqc_mixed_job *j)
+{
+    struct mpqc_bits *b = &j->out->bits;
+    b->allowed = MPQC_NEW_ARRAY(&j->passes->keep, bool, (size_t)b->n_layers * mpqc_n_choices);
+    if (!b->allowed) return MPQC_OOM(j->cx);
+    for (uint32_t l = 0; l < b->n_layers; l++)
+        for (uint32_t c = 0; c < mpqc_n_choices; c++) {
+            bool own = b->layer[l].weights != MPQC_NONE;
+            b->allowed[(size_t)l * mpqc_n_choices + c] = own || mpqc_choices[c].weight_bits == 8;
+        }
+    return MPQC_OK;
+}
+
+/* -candidates: pins are exempt, and layers that can have none of them. */
+static void restrict_candidates(struct mpqc_bits *b, uint32_t candidates)
+{
+    for (uint32_t l = 0; candidates && l < b->n_layers; l++) {
+        bool *row = b->allowed + (size_t)l * mpqc_n_choices, some = false;
+        for (uint32_t c = 0; c < mpqc_n_choices; c++) some = some || (row[c] && candidates >> c & 1);
+        for (uint32_t c = 0; some && c < mpqc_n_choices; c++)
+            row[c] = row[c] && (candidates >> c & 1);
+    }
+}
+
+static mpqc_status read_pins(struct mpqc_mixed_job *j, struct mpqc_pins *pins)
+{
+    const struct mpqc_mixed_options *o = &j->cli->mixed;
+    for (uint32_t i = 0; i < o->n_pins; i++) {
+        const char *text;
+        bool is_file = access(o->pins[i], F_OK) == 0;
+        if (!is_file && !strchr(o->pins[i], '='))
+            return MPQC_FAIL(j->cx, USAGE, at_file(o->pins[i]),
+                             "-pin: this is neither a file nor a rule; a rule is PATTERN=CHOICE, as in "
+                             "'^conv1$=w8a8'");
+        if (!is_file) {
+            MPQC_TRY(mpqc_pins_add(j->cx, pins, o->pins[i], "-pin"));
+            continue;
+        }
+        MPQC_TRY(mpqc_text_read(j->cx, o->pins[i], &j->passes->keep, &text));
+        MPQC_TRY(mpqc_pins_add_text(j->cx, pins, text, o->pins[i]));
+    }
+    return MPQC_OK;
+}
+
+static mpqc_status layers(struct mpqc_mixed_job *j)
+{
+    struct mpqc_bits *b = &j->out->bits;
+    struct mpqc_pins pins = {.arena = &j->passes->keep};
+    MPQC_TRY(mpqc_bits_collect(j->cx, j->graph, &j->passes->keep, b));
+    if (b->n_layers == 0)
+        return MPQC_FAIL(j->cx, UNSUPPORTED, at_file(j->cli->model),
+                         "the network has no layer with weights, so there are no bits to decide about");
+    MPQC_TRY(mpqc_bits_tie(j->passes, j->graph, b));
+    mpqc_arena_reset(&j->passes->scratch);
+    MPQC_TRY(fill_allowed(j));
+    MPQC_TRY(read_pins(j, &pins));
+    MPQC_TRY(mpqc_pins_apply(j->cx, &pins, b));
+    restrict_candidates(b, j->cli->mixed.candidates);
+    b->chosen = MPQC_NEW_ARRAY(&j->passes->keep, uint32_t, b->n_layers);
+    return b->chosen ? MPQC_OK : MPQC_OOM(j->cx);
+}
+
+/* ---- labels ---- */
+
+static mpqc_status check_labels(struct mpqc_mixed_job *j, const int64_t *labels, uint64_t n)
+{
+    const char *path = j->cli->mixed.labels;
+    const struct mpqc_type *t = &mpqc_value_at(j->graph, j->graph->outputs[0])->type;
+    int64_t classes = mpqc_type_count(t);
+    if (n != j->samples)
+        return MPQC_FAIL(j->cx, DATA, at_file(path),
+                         "%llu labels, but -calib has %llu samples; there must be one for each",
+                         (unsigned long long)n, (unsigned long long)j->samples);
+    for (uint64_t i = 0; i < n; i++)
+        if (labels[i] < 0 || labels[i] >= classes)
+            return MPQC_FAIL(j->cx, DATA, at_file(path),
+                             "label %lld of sample %llu is no class: the network has %lld outputs",
+                             (long long)labels[i], (unsigned long long)i, (long long)classes);
+    return MPQC_OK;
+}
+
+/* In j's arena; NULL when none are given. */
+static mpqc_status read_labels(struct mpqc_mixed_job *j, const int64_t **out, uint64_t *n)
+{
+    struct mpqc_data_error err;
+    int64_t *labels;
+    *out = NULL;
+    *n = 0;
+    if (!j->cli->mixed.labels) return MPQC_OK;
+    if (mpqc_labels_open(j->cli->mixed.labels, &labels, n, &err))
+        return MPQC_FAIL(j->cx, DATA, MPQC_NOWHERE, "%s", err.text);
+    mpqc_status status = check_labels(j, labels, *n);
+    *out = mpqc_arena_copy(&j->passes->keep, labels, *n * sizeof *labels);
+    free(labels);
+    return status == MPQC_OK && !*out ? MPQC_OOM(j->cx) : status;
+}
+
+/* ---- sensitivity and cost ---- */
+
+static mpqc_status dump_sensitivity(struct mpqc_mixed_job *j)
+{
+    struct mpqc_buf text;
+    mpqc_buf_init(&text);
+    mpqc_bits_write_omega(&j->out->bits, j->out->metric, &text);
+    mpqc_status status = mpqc_text_write(j->cx, j->cli->mixed.dump_sensitivity, &text);
+    mpqc_buf_release(&text);
+    return status;
+}
+
+static mpqc_status sensitivity(struct mpqc_mixed_job *j, const int64_t *labels)
+{
+    const struct mpqc_mixed_options *o = &j->cli->mixed;
+    struct mpqc_bits *b = &j->out->bits;
+    if (o->load_sensitivity) {
+        const char *text;
+        MPQC_TRY(mpqc_text_read(j->cx, o->load_sensitivity, &j->passes->keep, &text));
+        MPQC_TRY(mpqc_bits_read_omega(j->cx, b, &j->passes->keep, text, o->load_sensitivity,
+                                      &j->out->metric));
+    } else {
+        const struct mpqc_metric *m = o->metric ? o->metric : &mpqc_metrics[0];
+        /* a profile alone: the best that needs no samples */
+        for (uint32_t i = 0; !o->metric && !j->passes->data && i < mpqc_n_metrics; i++)
+            if (m->needs_data && !mpqc_metrics[i].needs_data) m = &mpqc_metrics[i];
+        struct mpqc_sens_cx s = {.p = j->passes, .g = j->graph, .bits = b, .labels = labels};
+        MPQC_TRY(mpqc_sensitivity_run(&s, m));
+        j->out->metric = m->name;
+        j->out->value = s.value;
+        j->out->error = s.error;
+    }
+    mpqc_arena_reset(&j->passes->scratch);
+    return o->dump_sensitivity ? dump_sensitivity(j) : MPQC_OK;
+}
+
+/* One core at 3 GHz and half of the peak of two multiply-add units, weights from the L2
+ * cache or beyond: no more than an order of magnitude is asked of this. */
+static struct mpqc_machine machine_of(const struct mpqc_target *t)
+{
+    return (struct mpqc_machine){.macs_per_ns = 3.0 * t->vector_bytes / 2, .bytes_per_ns = 10,
+                                 .unpack = 0.1, .start_ns = 200};
+}
+
+static bool latency_matters(const struct mpqc_mixed_options *o)
+{
+    return o->limit[MPQC_RES_LATENCY].set || (o->minimize_set && o->minimize == MPQC_RES_LATENCY);
+}
+
+static mpqc_status costs(struct mpqc_mixed_job *j)
+{
+    const struct mpqc_mixed_options *o = &j->cli->mixed;
+    struct mpqc_bits *b = &j->out->bits;
+    struct mpqc_arena *keep = &j->passes->keep;
+    struct mpqc_machine machine = machine_of(j->target);
+    MPQC_TRY(mpqc_cost_bytes(j->cx, b, keep));
+    MPQC_TRY(mpqc_cost_analytic(j->cx, j->graph, b, &machine, keep));
+    j->out->cost = "analytic";
+    bool measured = o->cost == MPQC_COST_MEASURED || o->measure ||
+                    (o->cost == MPQC_COST_UNSET && latency_matters(o));
+    if (!measured) return MPQC_OK;
+    j->out->cost = "measured";
+    return mpqc_mixed_measure(j);
+}
+
+/* ---- the budget ---- */
+
+static void resolve_budget(struct mpqc_mixed_job *j)
+{
+    const struct mpqc_mixed_options *o = &j->cli->mixed;
+    struct mpqc_mixed *m = j->out;
+    uint32_t eight = (uint32_t)(mpqc_choice_find("w8a8") - mpqc_choices);
+    uint32_t *chosen = m->bits.chosen;
+    for (uint32_t l = 0; l < m->bits.n_layers; l++) chosen[l] = eight;
+    mpqc_bits_total(&m->bits, chosen, m->uniform);
+    m->budget = (struct mpqc_budget){.seed = j->cli->seed};
+    m->budget.objective = o->minimize_set                 ? o->minimize
+                          : o->limit[MPQC_RES_OMEGA].set ? MPQC_RES_BYTES
+                                                         : MPQC_RES_OMEGA;
+    for (int r = 0; r < MPQC_RES_COUNT; r++) {
+        const struct mpqc_amount *a = &o->limit[r];
+        m->budget.limited[r] = a->set;
+        m->budget.limit[r] = a->relative ? a->value * m->uniform[r] : a->value;
+    }
+}
+
+/* Without a goal: what is pinned, and what its ties ask for; all else w8a8. */
+static mpqc_status only_pins(struct mpqc_mixed_job *j)
+{
+    struct mpqc_mixed *m = j->out;
+    struct mpqc_bits *b = &m->bits;
+    m->strategy = "uniform";
+    for (uint32_t l = 0; l < b->n_layers; l++) {
+        const struct mpqc_bits_layer *to = &b->layer[l];
+        unsigned activation = 8;
+        int32_t choice = to->pinned;
+        for (uint32_t k = 0; k < b->n_layers; k++) {
+            const struct mpqc_bits_layer *from = &b->layer[k];
+            if (from->pinned < 0) continue;
+            m->strategy = "pins";
+            if (from->shared == to->shared && choice < 0) choice = from->pinned;
+            if (from->input_group == to->input_group)
+                activation = mpqc_choices[from->pinned].activation_bits;
+        }
+        for (uint32_t c = 0; choice < 0 && c < mpqc_n_choices; c++)
+            if (mpqc_choices[c].weight_bits == 8 && mpqc_choices[c].activation_bits == activation)
+                choice = (int32_t)c;
+        b->chosen[l] = choice < 0 ? 0 : (uint32_t)choice;
+    }
+    mpqc_bits_total(b, b->chosen, m->allocation.total);
+    if (mpqc_bits_tied(b, b->chosen)) return MPQC_OK;
+    return MPQC_FAIL(j->cx, INFEASIBLE, MPQC_NOWHERE,
+                     "the pinned layers share weights or inputs with others in a way that no plan "
+                     "meets; pin those as well");
+}
+
+mpqc_status mpqc_mixed_dump_config(const struct mpqc_mixed_job *j)
+{
+    if (!j->cli->mixed.dump_config) return MPQC_OK;
+    struct mpqc_buf text;
+    mpqc_buf_init(&text);
+    mpqc_bits_write_plan(&j->out->bits, j->out->bits.chosen,
+                         "bits of every layer; mpqc -pin=FILE compiles this plan again", &text);
+    mpqc_status status = mpqc_text_write(j->cx, j->cli->mixed.dump_config, &text);
+    mpqc_buf_release(&text);
+    return status;
+}
+
+static mpqc_status allocate(struct mpqc_mixed_job *j, const int64_t *labels, uint64_t n_labels)
+{
+    const struct mpqc_mixed_options *o = &j->cli->mixed;
+    struct mpqc_mixed *m = j->out;
+    bool goal = o->max_drop_set || o->pareto || m->budget.objective != MPQC_RES_OMEGA;
+    for (int r = 0; r < MPQC_RES_COUNT; r++) goal = goal || m->budget.limited[r];
+    if (!goal) return only_pins(j);
+    const struct mpqc_strategy *s = o->strategy ? o->strategy : mpqc_strategy_find("ilp");
+    m->strategy = s->name;
+    mpqc_cx_progress(j->cx, "allocate bits", 0, 0);
+    if (o->pareto || o->max_drop_set) return mpqc_mixed_search(j, s, labels, n_labels);
+    return s->run(j->cx, &m->bits, &m->budget, &m->allocation);
+}
+
+static bool omega_needed(const struct mpqc_mixed_options *o)
+{
+    bool needed = o->strategy || o->metric || o->minimize_set || o->max_drop_set || o->pareto ||
+                  o->dump_sensitivity || o->load_sensitivity;
+    for (int r = 0; r < MPQC_RES_COUNT; r++) needed = needed || o->limit[r].set;
+    return needed;
+}
+
+static mpqc_status decide(struct mpqc_mixed_job *j)
+{
+    const int64_t *labels;
+    uint64_t n_labels;
+    MPQC_TRY(layers(j));
+    MPQC_TRY(read_labels(j, &labels, &n_labels));
+    if (omega_needed(&j->cli->mixed)) MPQC_TRY(sensitivity(j, labels));
+    MPQC_TRY(costs(j));
+    resolve_budget(j);
+    MPQC_TRY(allocate(j, labels, n_labels));
+    return mpqc_mixed_dump_config(j);
+}
+
+mpqc_status mpqc_mixed_decide(struct mpqc_mixed_job *j)
+{
+    *j->out = (struct mpqc_mixed){.float_top1 = NAN, .top1 = NAN};
+    j->cx->pass = NULL;
+    mpqc_status status = decide(j);
+    if (status == MPQC_OK) j->passes->bits = &j->out->bits;
+    return status;
+}
