@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
- * AVX2: the x86 forms on 32-byte vectors.  vpmaddubsw would be faster but saturates.
+ * AVX2: the forms of isa_generic.c on 32-byte vectors.
  */
 #include "codegen/emit.h"
 
@@ -7,12 +7,13 @@ const struct mpqc_isa mpqc_isa_avx2 = {
     .name = "avx2",
     .lanes = 8,
     .registers = 16,
+    .x_offset = 128,
     .acc_per_column = 1,
     .x_values = 2,
-    .w_values = 2,
-    .dot_cost = 14,
+    .w_values = 1,
+    .dot_cost = 13,
     .x_cost = 9,
-    .w_cost = 12,
+    .w_cost = 4,
     .prepare_x = mpqc_isa_x86_prepare_x,
     .prepare_w = mpqc_isa_x86_prepare_w,
     .dot = mpqc_isa_x86_dot,

@@ -84,33 +84,35 @@ static unsigned size_of(LLVMValueRef v, unsigned element_bytes)
     return LLVMGetVectorSize(LLVMTypeOf(v)) * element_bytes;
 }
 
-/* Without a byte dot product: bytes 0 and 2 of each group become one vector of 16-bit
- * numbers, bytes 1 and 3 another; pmaddwd multiplies and adds pairs exactly. */
+/* Without a byte dot product there is pmaddubsw, u8 x s8, which saturates sums of two
+ * products at 16 bits.  With s = x - 128, x's magnitude |s| <= 128 as the unsigned factor
+ * and w with the sign of s as the other, no sum exceeds 2 * 128 * 127 = 32512. */
 void mpqc_isa_x86_prepare_x(struct mpqc_emit_cx *e, LLVMValueRef x, LLVMValueRef out[4])
 {
-    unsigned n = LLVMGetVectorSize(LLVMTypeOf(x));
-    LLVMTypeRef t = LLVMVectorType(e->i16, 2 * n);
-    LLVMValueRef w = mpqc_b_as(e, x, e->i16, 2 * n);
-    out[0] = LLVMBuildAnd(e->b, w, mpqc_b_splat(e, t, 0xff), "");
-    out[1] = LLVMBuildLShr(e->b, w, mpqc_b_splat(e, t, 8), "");
+    unsigned n = LLVMGetVectorSize(LLVMTypeOf(x)) * 4;
+    LLVMTypeRef t = LLVMVectorType(e->i8, n);
+    out[0] = LLVMBuildXor(e->b, mpqc_b_as(e, x, e->i8, n), mpqc_b_splat(e, t, 0x80), "");
+    LLVMValueRef args[] = {out[0], LLVMConstInt(e->i1, 0, 0)};
+    out[1] = mpqc_b_intrinsic(e, "llvm.abs", &t, 1, args, 2);
 }
 
 void mpqc_isa_x86_prepare_w(struct mpqc_emit_cx *e, LLVMValueRef w, LLVMValueRef out[4])
 {
-    unsigned n = LLVMGetVectorSize(LLVMTypeOf(w)) / 2;
-    LLVMTypeRef t = LLVMVectorType(e->i16, n);
-    LLVMValueRef eight = mpqc_b_splat(e, t, 8), v = mpqc_b_as(e, w, e->i16, n);
-    out[0] = LLVMBuildAShr(e->b, LLVMBuildShl(e->b, v, eight, ""), eight, "");
-    out[1] = LLVMBuildAShr(e->b, v, eight, "");
+    (void)e;
+    out[0] = w;
 }
 
 void mpqc_isa_x86_dot(struct mpqc_emit_cx *e, LLVMValueRef *acc, const LLVMValueRef *x,
                       const LLVMValueRef *w)
 {
-    static const char *const madd[] = {"llvm.x86.sse2.pmadd.wd", "llvm.x86.avx2.pmadd.wd",
-                                       "llvm.x86.avx512.pmaddw.d.512"};
-    for (int i = 0; i < 2; i++)
-        acc[0] = LLVMBuildAdd(e->b, acc[0], by_width(e, madd, x[i], w[i], size_of(x[i], 2)), "");
+    static const char *const sign[] = {"llvm.x86.ssse3.psign.b.128", "llvm.x86.avx2.psign.b", ""};
+    static const char *const pairs[] = {"llvm.x86.ssse3.pmadd.ub.sw.128",
+                                        "llvm.x86.avx2.pmadd.ub.sw", ""};
+    static const char *const quads[] = {"llvm.x86.sse2.pmadd.wd", "llvm.x86.avx2.pmadd.wd", ""};
+    unsigned bytes = size_of(x[0], 1);
+    LLVMValueRef p = by_width(e, pairs, x[1], by_width(e, sign, w[0], x[0], bytes), bytes);
+    p = by_width(e, quads, p, mpqc_b_splat(e, LLVMTypeOf(p), 1), bytes);
+    acc[0] = LLVMBuildAdd(e->b, acc[0], p, "");
 }
 
 LLVMValueRef mpqc_isa_x86_mulhrs(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b)
@@ -139,12 +141,13 @@ const struct mpqc_isa mpqc_isa_generic = {
     .name = "generic",
     .lanes = 4,
     .registers = 16,
+    .x_offset = 128,
     .acc_per_column = 1,
     .x_values = 2,
-    .w_values = 2,
-    .dot_cost = 14,
+    .w_values = 1,
+    .dot_cost = 16,
     .x_cost = 14,
-    .w_cost = 12,
+    .w_cost = 4,
     .prepare_x = mpqc_isa_x86_prepare_x,
     .prepare_w = mpqc_isa_x86_prepare_w,
     .dot = mpqc_isa_x86_dot,

@@ -136,7 +136,8 @@ static int64_t schedule_cost(const struct mpqc_isa *isa, const struct mpqc_linea
 
 static bool fits(const struct mpqc_isa *isa, int64_t m, unsigned nv)
 {
-    int64_t temporaries = isa->w_values > 1 || isa->acc_per_column > 1 ? 1 : 0;
+    /* what a step takes that is no single instruction: products, constants */
+    int64_t temporaries = isa->x_values > 1 ? 3 : isa->acc_per_column > 1 ? 1 : 0;
     return m * nv * isa->acc_per_column + nv * isa->w_values + isa->x_values + temporaries <=
            isa->registers;
 }
