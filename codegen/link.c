@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -94,7 +95,9 @@ mpqc_status mpqc_write_file(struct mpqc_cx *cx, const char *path, const void *da
 
 /* ---- lld --------------------------------------------------------------------------------- */
 
-/* Collects what the child says (at most 4 KiB) and waits for it. */
+/* Collects what the child says (at most 4 KiB) and waits for it: its exit status, or
+ * SIGNALLED plus the signal that ended it. */
+enum { SIGNALLED = 256 };
 static int collect(pid_t child, int fd, struct mpqc_buf *said)
 {
     char part[512];
@@ -103,8 +106,8 @@ static int collect(pid_t child, int fd, struct mpqc_buf *said)
         if (n > 0 && said->len < 4096) mpqc_buf_add(said, part, (size_t)n);
     int status = 0;
     while (waitpid(child, &status, 0) < 0)
-        if (errno != EINTR) return -1;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+        if (errno != EINTR) return -errno;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : SIGNALLED + WTERMSIG(status);
 }
 
 /* Runs program (an absolute path, else looked up by name); exit status, or -errno. */
@@ -174,6 +177,10 @@ static mpqc_status run_lld(struct mpqc_cx *cx, const char *path, const char *obj
         s = MPQC_FAIL(cx, IO, where, "cannot link: ld.lld-19 is missing (Debian package lld-19)");
     else if (status < 0)
         s = MPQC_FAIL(cx, IO, where, "cannot run the linker: %s", strerror(-status));
+    else if (status == SIGNALLED + SIGBUS) /* it writes by mmap */
+        s = io_error(cx, path, ENOSPC);
+    else if (status > SIGNALLED)
+        s = MPQC_FAIL(cx, IO, where, "the linker was ended by signal %d", status - SIGNALLED);
     else if (status > 0)
         s = MPQC_FAIL(cx, IO, where, "the linker failed: %s", said.data ? said.data : "no message");
     mpqc_buf_release(&said);
