@@ -3,6 +3,7 @@
  * The whole way from an ONNX file to what was asked for.
  */
 #include "driver/cli.h"
+#include "driver/report.h"
 #include "driver/summary.h"
 #include "ir/text.h"
 
@@ -108,6 +109,18 @@ static mpqc_status emit(struct job *j, struct mpqc_codegen_facts *facts)
     return mpqc_codegen_emit(j->cx, &rq, facts);
 }
 
+static mpqc_status report(struct job *j)
+{
+    if (!j->cli->mixed.report) return MPQC_OK;
+    return mpqc_report_write(&(struct mpqc_report_job){.cx = j->cx,
+                                                       .cli = j->cli,
+                                                       .passes = &j->passes,
+                                                       .real = &j->float_graph,
+                                                       .integer = &j->graph,
+                                                       .target = &j->target,
+                                                       .mixed = &j->mixed});
+}
+
 static mpqc_status finish(struct job *j)
 {
     struct mpqc_accuracy accuracy;
@@ -115,6 +128,7 @@ static mpqc_status finish(struct job *j)
     if (j->passes.data)
         MPQC_TRY(mpqc_report_accuracy(j->cx, j->passes.engine, &j->float_graph, &j->graph, &j->data,
                                       ACCURACY_SAMPLES, &accuracy));
+    MPQC_TRY(report(j));
     MPQC_TRY(emit(j, &facts)); /* last, so that nothing is left behind by a failure */
     mpqc_progress_clear();
     mpqc_summary_print(&(struct mpqc_summary){.cli = j->cli,

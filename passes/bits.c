@@ -98,3 +98,15 @@ mpqc_status mpqc_bits_tie(struct mpqc_pass_cx *p, struct mpqc_graph *g, struct m
     for (uint32_t l = 0; l < b->n_layers; l++) b->layer[l].input_group = root[b->layer[l].input];
     return MPQC_OK;
 }
+
+mpqc_vid mpqc_bits_observed(const struct mpqc_graph *g, const struct mpqc_profile *profile,
+                            mpqc_vid v)
+{
+    while (profile && v < profile->n_values) {
+        if (profile->hist[v].bins && profile->hist[v].count > 0) return v;
+        const struct mpqc_node *n = mpqc_def(g, v);
+        if (!n || mpqc_quantise_rule(g, n) != MPQC_RULE_SAME) break;
+        v = n->in[0];
+    }
+    return MPQC_NONE;
+}

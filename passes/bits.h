@@ -50,6 +50,12 @@ struct mpqc_bits {
 };
 
 struct mpqc_pass_cx;
+struct mpqc_profile;
+
+/* Where the elements of v were observed: v, or the value that it is a reshape, pool or
+ * other copy of; MPQC_NONE when none of those has a histogram. */
+mpqc_vid mpqc_bits_observed(const struct mpqc_graph *g, const struct mpqc_profile *profile,
+                            mpqc_vid v);
 
 /* Lists the layers of a simplified float graph; memory from `arena`; everything but
  * layers and bops NULL; nothing pinned; layers that read the same value are one input

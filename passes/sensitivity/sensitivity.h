@@ -55,7 +55,7 @@ double mpqc_sens_weight_error(const struct mpqc_graph *g, const struct mpqc_bits
 double mpqc_sens_weight_power(const struct mpqc_graph *g, const struct mpqc_bits_layer *l);
 /* Mean squared error of value v at `bits` by the histogram of the profile, and its mean
  * square; where nothing was observed, as if it were uniform over a unit range. */
-void mpqc_sens_activation_error(const struct mpqc_pass_cx *p, mpqc_vid v, unsigned bits,
-                                double *error, double *power);
+void mpqc_sens_activation_error(const struct mpqc_pass_cx *p, const struct mpqc_graph *g, mpqc_vid v,
+                                unsigned bits, double *error, double *power);
 
 #endif

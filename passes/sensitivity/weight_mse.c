@@ -60,15 +60,15 @@ double mpqc_sens_weight_power(const struct mpqc_graph *g, const struct mpqc_bits
     return sum;
 }
 
-void mpqc_sens_activation_error(const struct mpqc_pass_cx *p, mpqc_vid v, unsigned bits,
-                                double *error, double *power)
+void mpqc_sens_activation_error(const struct mpqc_pass_cx *p, const struct mpqc_graph *g, mpqc_vid v,
+                                unsigned bits, double *error, double *power)
 {
     unsigned levels = (1u << bits) - 1;
-    const struct mpqc_histogram *h =
-        p->profile && v < p->profile->n_values ? &p->profile->hist[v] : NULL;
+    mpqc_vid seen = mpqc_bits_observed(g, p->profile, v);
+    const struct mpqc_histogram *h = seen == MPQC_NONE ? NULL : &p->profile->hist[seen];
     *error = 1.0 / (12.0 * levels * levels);
     *power = 1.0 / 3;
-    if (!h || !h->bins || h->count == 0) return;
+    if (!h) return;
     double lo, hi, bin = ldexp(1, h->exp), e = 0, x2 = 0;
     mpqc_hist_range(h, p->options->calibration, p->options->percentile, levels, &lo, &hi);
     lo = fmin(lo, 0);
@@ -98,8 +98,8 @@ mpqc_status mpqc_sens_weight_mse(struct mpqc_sens_cx *s)
             double error, x2, *known = w < MPQC_LEN(by_bits) ? &by_bits[w] : NULL;
             double dw = known && *known > 0 ? *known : mpqc_sens_weight_error(s->g, layer, w);
             if (known) *known = dw;
-            mpqc_sens_activation_error(s->p, layer->input, mpqc_choices[c].activation_bits, &error,
-                                       &x2);
+            mpqc_sens_activation_error(s->p, s->g, layer->input, mpqc_choices[c].activation_bits,
+                                       &error, &x2);
             b->omega[(size_t)l * mpqc_n_choices + c] = dw / power + error / x2;
         }
     }
