@@ -530,7 +530,7 @@ static mpqc_status emit(struct window *q, const struct mpqc_kernel *k, struct mp
     MPQC_TRY(mpqc_epilogue_make(e, k, q->p->bias, q->p->channels, use, q->n_blocks, out, key,
                                 &q->ep));
     out->range = q->p->batch * q->p->rows;
-    out->grain = 60000 / (q->p->cols * q->p->channels * q->p->kh * q->p->kw + 1) + 1;
+    out->grain = 300000 / (q->p->cols * q->p->channels * q->p->kh * q->p->kw + 1) + 1;
     if (key->failed) return MPQC_OOM(e->cx);
     out->body = mpqc_body_find(e, key->data);
     if (out->body) return MPQC_OK;

@@ -131,6 +131,14 @@ static const struct test_case cases[] = {
     {.core = MUL, .x = {2, 5, 5, 21}, .oc = 1, .frac = 5, .from_input = true},
     {.core = MUL, .x = {1, 4, 4, 150}, .oc = 2, .frac = 5, .then = true},
     {.core = MUL, .x = {1, 4, 4, 100}, .frac = 5, .relu = true},
+    /* large enough to be split between threads */
+    C(.x = {1, 26, 27, 64}, .kh = 3, .kw = 3, .oc = 96, .pad = 1, .factor = PER_CHANNEL,
+      .frac = 7, .relu = true, .then = true),
+    C(.x = {2, 33, 30, 64}, .kh = 1, .kw = 1, .oc = 136, .factor = PER_CHANNEL, .frac = 6),
+    C(.x = {1, 61, 43, 72}, .kh = 3, .kw = 3, .oc = 72, .group = 72, .pad = 1,
+      .factor = PER_CHANNEL, .frac = 4, .then = true),
+    {.core = MATMUL, .x = {1, 1, 1, 2048}, .oc = 1000, .factor = PER_CHANNEL, .frac = 6},
+    {.core = MUL, .x = {1, 70, 70, 48}, .oc = 1, .frac = 5, .gap = 1},
 };
 
 /* ---- a graph and its plan ----------------------------------------------------------- */
@@ -481,8 +489,33 @@ static void prepare(struct fixture *f, struct buffers *b)
     mpqc_interpreter.release(r);
 }
 
-/* false: this machine lacks the target's features. */
-static bool run_here(const char *path, struct buffers *b)
+/* A parallel-for that does every unit by itself, from last to first. */
+static void backwards(void *pool, mpqc_task task, void *arg, int64_t n)
+{
+    (void)pool;
+    while (n-- > 0) task(arg, n, n + 1);
+}
+
+static void run_once(const struct mpqc_model *m, struct buffers *b, const struct mpqc_exec *exec)
+{
+    const void *in[] = {b->in[0], b->in[1], b->in[2]};
+    uint8_t *guarded = b->got;
+    memset(guarded, 0xa5, b->out_bytes + 128);
+    void *out[] = {guarded + 64};
+    void *ws = aligned_alloc(m->workspace_align, m->workspace_size);
+    assert_non_null(ws);
+    memset(ws, 0x5a, m->workspace_size);
+    assert_int_equal(m->run(in, out, ws, exec), MPQC_RUN_OK);
+    free(ws);
+    for (int i = 0; i < 64; i++)
+        assert_true(guarded[i] == 0xa5 && guarded[64 + b->out_bytes + i] == 0xa5);
+    memmove(guarded, guarded + 64, b->out_bytes);
+}
+
+static void compare(const struct buffers *b, const char *target, size_t number);
+
+/* Does nothing if this machine lacks the target's features. */
+static void run_here(const char *path, struct buffers *b, const char *name, size_t number)
 {
     void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!lib) fail_msg("%s", dlerror());
@@ -490,20 +523,14 @@ static bool run_here(const char *path, struct buffers *b)
     assert_non_null(m);
     bool can = m->supported();
     if (can) {
-        const void *in[] = {b->in[0], b->in[1], b->in[2]};
-        uint8_t *guarded = b->got;
-        memset(guarded, 0xa5, b->out_bytes + 128);
-        void *out[] = {guarded + 64};
-        void *ws = aligned_alloc(m->workspace_align, m->workspace_size);
-        memset(ws, 0x5a, m->workspace_size);
-        assert_int_equal(m->run(in, out, ws, NULL), MPQC_RUN_OK);
-        free(ws);
-        for (int i = 0; i < 64; i++)
-            assert_true(guarded[i] == 0xa5 && guarded[64 + b->out_bytes + i] == 0xa5);
-        memmove(guarded, guarded + 64, b->out_bytes);
+        struct mpqc_exec exec = {.struct_size = sizeof exec, .threads = 2,
+                                 .parallel_for = backwards};
+        run_once(m, b, &exec);
+        compare(b, name, number);
+        run_once(m, b, NULL);
+        compare(b, name, number);
     }
     dlclose(lib);
-    return can;
 }
 
 static const char emulator[] = "qemu-aarch64 -L /usr/aarch64-linux-gnu";
@@ -590,8 +617,8 @@ static void run_case(const struct test_case *t, size_t number)
         mpqc_status s = mpqc_codegen_emit(&f.cx, &rq, NULL);
         if (s != MPQC_OK) mpqc_diag_print(&f.cx.diags[0], stderr);
         assert_int_equal(s, MPQC_OK);
-        bool ran = target.arch == MPQC_ARCH_X86_64 ? run_here(path, &b) : run_emulated(path, &b);
-        if (ran) compare(&b, name, number);
+        if (target.arch == MPQC_ARCH_X86_64) run_here(path, &b, name, number);
+        else if (run_emulated(path, &b)) compare(&b, name, number);
         if (!getenv("MPQC_TEST_KEEP")) unlink(path);
     }
     for (uint32_t i = 0; i < b.n_in; i++) free(b.in[i]);
