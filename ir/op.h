@@ -184,16 +184,20 @@ void mpqc_gemm_clear_rest(float *x, int64_t rows, int64_t k);
 void mpqc_gemm_load(enum mpqc_dtype t, const void *from, int64_t at, int64_t n, int32_t zero,
                     float *to);
 
-/* The input of a convolution, seen window by window (op_conv.c). */
-struct mpqc_conv {
+/* Windows of x[N,H,W,C], flattened to rows (op_rows.c): element (i * nw + j) * channels
+ * + c of the window at an origin is x[n][top + i * dh][left + j * dw][first_channel + c],
+ * or 0 where that is outside. */
+struct mpqc_rows {
     const struct mpqc_tensor *x;
-    struct mpqc_window win;
-    int64_t ic, oc; /* of one group */
-    int64_t oh, ow;
+    int64_t nw, dh, dw; /* as many rows of taps as are asked for */
+    int64_t channels, first_channel;
     int32_t zero;
 };
-/* Elements k0 .. k0 + k of the window of output pixel `pixel`, channels of `group`. */
-void mpqc_conv_load(const struct mpqc_conv *c, int64_t group, int64_t pixel, int64_t k0, int64_t k,
-                    float *to);
+struct mpqc_origin {
+    int64_t n, top, left;
+};
+/* Elements k0 .. k0 + k of the windows at o[0 .. rows) as floats, minus `zero`. */
+void mpqc_rows_load(const struct mpqc_rows *p, const struct mpqc_origin *o, int64_t rows,
+                    int64_t k0, int64_t k, float *to, int64_t to_stride);
 
 #endif

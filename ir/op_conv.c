@@ -157,31 +157,20 @@ static void set_out(struct mpqc_gemm *p, const struct mpqc_tensor *out, int64_t 
     p->out_stride = stride;
 }
 
-void mpqc_conv_load(const struct mpqc_conv *c, int64_t group, int64_t pixel, int64_t k0, int64_t k,
-                    float *to)
+struct conv {
+    const struct mpqc_tensor *x;
+    struct mpqc_window win;
+    int64_t ic, oc; /* of one group */
+    int64_t oh, ow;
+    int32_t zero;
+};
+
+static struct mpqc_origin window_at(const struct conv *c, int64_t pixel)
 {
-    const int64_t *dims = c->x->type.dims;
-    int64_t n = pixel / (c->oh * c->ow), oh = pixel / c->ow % c->oh, ow = pixel % c->ow;
-    int64_t top = oh * c->win.sh - c->win.pt, left = ow * c->win.sw - c->win.pl;
-    int64_t tap = k0 / c->ic, first = k0 % c->ic;
-    int64_t kh = tap / c->win.kw, kw = tap % c->win.kw;
-    while (k > 0) {
-        int64_t len = c->ic - first < k ? c->ic - first : k;
-        int64_t h = top + kh * c->win.dh, w = left + kw * c->win.dw;
-        if (h < 0 || h >= dims[1] || w < 0 || w >= dims[2])
-            memset(to, 0, (size_t)len * sizeof *to);
-        else
-            mpqc_gemm_load(c->x->type.dtype, c->x->data,
-                           ((n * dims[1] + h) * dims[2] + w) * dims[3] + group * c->ic + first,
-                           len, c->zero, to);
-        to += len;
-        k -= len;
-        first = 0;
-        if (++kw == c->win.kw) {
-            kw = 0;
-            kh++;
-        }
-    }
+    int64_t oh = pixel / c->ow % c->oh, ow = pixel % c->ow;
+    return (struct mpqc_origin){.n = pixel / (c->oh * c->ow),
+                                .top = oh * c->win.sh - c->win.pt,
+                                .left = ow * c->win.sw - c->win.pl};
 }
 
 /* ---- depthwise: one input channel a group, vectors over channels ------------------- */
@@ -210,7 +199,7 @@ MPQC_CLONES static void tap_i8(const int8_t *restrict x, int32_t zero, const int
  * DEPTHWISE_TAPS taps; larger windows widen tap by tap. */
 #define DEPTHWISE_TAPS 64
 struct depthwise {
-    const struct mpqc_conv *c;
+    const struct conv *c;
     const struct mpqc_tensor *w, *bias;
     struct mpqc_tensor *out;
     int64_t first, taps;
@@ -249,7 +238,7 @@ static void depthwise_tap(struct depthwise *d, int64_t tap, int64_t at, float *s
 
 static void depthwise_pixel(struct depthwise *d, int64_t pixel)
 {
-    const struct mpqc_conv *c = d->c;
+    const struct conv *c = d->c;
     const int64_t *dims = c->x->type.dims;
     int64_t n = pixel / (c->oh * c->ow), oh = pixel / c->ow % c->oh, ow = pixel % c->ow;
     int64_t top = oh * c->win.sh - c->win.pt, left = ow * c->win.sw - c->win.pl;
@@ -270,7 +259,7 @@ static void depthwise_pixel(struct depthwise *d, int64_t pixel)
     memcpy((char *)d->out->data + (size_t)(pixel * dims[3] + d->first) * 4, sum, bytes);
 }
 
-static void depthwise(const struct mpqc_conv *c, const struct mpqc_tensor *w,
+static void depthwise(const struct conv *c, const struct mpqc_tensor *w,
                       const struct mpqc_tensor *bias, struct mpqc_tensor *out, int64_t pixels)
 {
     int64_t channels = w->type.dims[3];
@@ -290,7 +279,7 @@ void mpqc_ref_conv(const struct mpqc_node *n, const struct mpqc_tensor *const *i
     const struct mpqc_tensor *x = in[0], *w = in[1], *bias = n->n_in > 2 ? in[2] : NULL;
     const int64_t *wd = w->type.dims, *od = out[0]->type.dims;
     int64_t groups = mpqc_attr_int_or(n, MPQC_ATTR_GROUP, 1);
-    struct mpqc_conv c = {.x = x,
+    struct conv c = {.x = x,
                      .win = mpqc_window_of(n, wd[0], wd[1]),
                      .ic = wd[2],
                      .oc = wd[3] / groups,
@@ -303,17 +292,21 @@ void mpqc_ref_conv(const struct mpqc_node *n, const struct mpqc_tensor *const *i
         return;
     }
     _Alignas(64) float rows[MPQC_GEMM_ROWS * MPQC_GEMM_K];
+    struct mpqc_origin at[MPQC_GEMM_ROWS];
+    struct mpqc_rows from = {
+        .x = x, .nw = wd[1], .dh = c.win.dh, .dw = c.win.dw, .channels = c.ic, .zero = c.zero};
     for (int64_t p0 = 0; p0 < pixels; p0 += MPQC_GEMM_ROWS) {
         int64_t np = pixels - p0 < MPQC_GEMM_ROWS ? pixels - p0 : MPQC_GEMM_ROWS;
+        for (int64_t r = 0; r < np; r++) at[r] = window_at(&c, p0 + r);
         for (int64_t g = 0; g < groups; g++) {
             struct mpqc_gemm p = {0};
             set_weights(&p, w, wd[3], g * c.oc, c.oc);
             set_out(&p, out[0], p0 * wd[3] + g * c.oc, wd[3]);
             start_rows(&p, bias, g * c.oc, np);
+            from.first_channel = g * c.ic;
             for (int64_t k0 = 0; k0 < depth; k0 += MPQC_GEMM_K) {
                 int64_t k = depth - k0 < MPQC_GEMM_K ? depth - k0 : MPQC_GEMM_K;
-                for (int64_t r = 0; r < np; r++)
-                    mpqc_conv_load(&c, g, p0 + r, k0, k, rows + r * MPQC_GEMM_K);
+                mpqc_rows_load(&from, at, np, k0, k, rows, MPQC_GEMM_K);
                 mpqc_gemm_clear_rest(rows, np, k);
                 mpqc_gemm_add(&p, rows, np, k0, k);
             }

@@ -106,45 +106,6 @@ void mpqc_gemm_load(enum mpqc_dtype t, const void *from, int64_t at, int64_t n, 
         from_i8((const int8_t *)from + at, zero, n, to);
 }
 
-void mpqc_gemm_clear_rest(float *x, int64_t rows, int64_t k)
-{
-    for (; rows % MPQC_GEMM_TILE != 0; rows++)
-        memset(x + rows * MPQC_GEMM_K, 0, (size_t)k * sizeof *x);
-}
-
-typedef float four __attribute__((vector_size(16)));
-typedef float loose_four __attribute__((vector_size(16), aligned(4), may_alias));
-
-static void transpose_4x4(const float *from, int64_t from_stride, float *to, int64_t to_stride)
-{
-    four a = *(const loose_four *)from, b = *(const loose_four *)(from + from_stride);
-    four c = *(const loose_four *)(from + 2 * from_stride);
-    four d = *(const loose_four *)(from + 3 * from_stride);
-    four ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-    four ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    four cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-    four cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    *(loose_four *)to = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
-    *(loose_four *)(to + to_stride) = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
-    *(loose_four *)(to + 2 * to_stride) = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
-    *(loose_four *)(to + 3 * to_stride) = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
-}
-
-void mpqc_gemm_transpose(const float *from, int64_t from_stride, int64_t rows, int64_t cols,
-                         float *to, int64_t to_stride)
-{
-    int64_t whole_rows = rows / 4 * 4, whole_cols = cols / 4 * 4;
-    for (int64_t r = 0; r < whole_rows; r += 4) {
-        for (int64_t c = 0; c < whole_cols; c += 4)
-            transpose_4x4(from + r * from_stride + c, from_stride, to + c * to_stride + r,
-                          to_stride);
-    }
-    for (int64_t r = 0; r < rows; r++) {
-        for (int64_t c = r < whole_rows ? whole_cols : 0; c < cols; c++)
-            to[c * to_stride + r] = from[r * from_stride + c];
-    }
-}
-
 /* Rows k0 .. k0 + k of weight columns c .. c + n as panel[k][width], 0 behind n. */
 static void pack(const struct mpqc_gemm *p, int64_t k0, int64_t k, int64_t c, int64_t n,
                  int64_t width, float *panel)
@@ -206,8 +167,9 @@ void mpqc_gemm_add(const struct mpqc_gemm *p, const float *x, int64_t rows, int6
         int64_t cols = p->cols - c < t.cols ? p->cols - c : t.cols;
         const float *w = panel;
         int64_t w_stride = t.cols;
-        /* Packing pays when several tiles use the panel. */
-        if (!p->pack && p->w_dtype == MPQC_DT_F32 && rows <= MAX_TILE_ROWS && cols == t.cols) {
+        /* Packing pays when several tiles use the panel, unless it looks the same. */
+        bool once = rows <= MAX_TILE_ROWS || p->w_stride == t.cols;
+        if (!p->pack && p->w_dtype == MPQC_DT_F32 && once && cols == t.cols) {
             w = (const float *)p->w + k0 * p->w_stride + c;
             w_stride = p->w_stride;
         } else {

@@ -7,11 +7,12 @@
  *           the output pixel whose tap (kh, kw) is at p.  With strides only some taps
  *           reach a given p; pixels that agree modulo the strides share them, and form
  *           one product: rows are these pixels, depth is (taps that reach them) x oc.
+ *           With the taps backwards, their q are a window in dy.
  * conv_dw   dw[k][oc] = sum over output pixels q of window(q)[k] dy[q][oc]: rows are
  *           elements of the window, transposed on the way, depth is the pixels.
  *
- * Sums are f32, one rounding an operation, in the order just given; the taps of conv_dx
- * in row-major order.  Where no output pixel is, and on padding, zeros are added.
+ * Sums are f32, one rounding an operation; the output pixels q in row-major order, and
+ * channels within.  Where no output pixel is, and on padding, zeros are added.
  */
 #include "ir/op.h"
 
@@ -136,35 +137,20 @@ struct conv_dx {
     struct phase h, v; /* rows, columns */
 };
 
-/* Depth k0 .. k0 + k of input pixel `pixel` of the phase. */
-static void load_outputs(const struct conv_dx *c, int64_t pixel, int64_t k0, int64_t k, float *to)
+/* Where the window in dy of input pixel `pixel` of the phase begins; *at is the pixel's
+ * first element. */
+static struct mpqc_origin outputs_at(const struct conv_dx *c, int64_t pixel, int64_t *at)
 {
-    const int64_t *yd = c->dy->type.dims;
-    int64_t per_image = c->h.count * c->v.count, n = pixel / per_image;
+    const int64_t *xd = c->dx->type.dims;
+    int64_t per_image = c->h.count * c->v.count;
     int64_t row = pixel % per_image / c->v.count, col = pixel % c->v.count;
-    int64_t top = c->h.first + row * c->win.sh + c->win.pt;
-    int64_t left = c->v.first + col * c->win.sw + c->win.pl;
-    int64_t tap = k0 / c->oc, first = k0 % c->oc, i = tap / c->v.taps, j = tap % c->v.taps;
-    while (k > 0) {
-        int64_t len = c->oc - first < k ? c->oc - first : k;
-        int64_t h = top - (c->h.tap + i * c->h.step) * c->win.dh; /* a multiple of the stride */
-        int64_t w = left - (c->v.tap + j * c->v.step) * c->win.dw;
-        int64_t oh = h / c->win.sh, ow = w / c->win.sw;
-        if (h < 0 || w < 0 || oh >= yd[1] || ow >= yd[2])
-            memset(to, 0, (size_t)len * sizeof *to);
-        else
-            memcpy(to,
-                   (const float *)c->dy->data + ((n * yd[1] + oh) * yd[2] + ow) * yd[3] +
-                       c->group * c->oc + first,
-                   (size_t)len * sizeof *to);
-        to += len;
-        k -= len;
-        first = 0;
-        if (++j == c->v.taps) {
-            j = 0;
-            i++;
-        }
-    }
+    int64_t h = c->h.first + row * c->win.sh, w = c->v.first + col * c->win.sw;
+    struct mpqc_origin o = {.n = pixel / per_image};
+    *at = ((o.n * xd[1] + h) * xd[2] + w) * xd[3];
+    /* The last tap has the first output pixel; both quotients are exact. */
+    o.top = (h + c->win.pt - (c->h.tap + (c->h.taps - 1) * c->h.step) * c->win.dh) / c->win.sh;
+    o.left = (w + c->win.pl - (c->v.tap + (c->v.taps - 1) * c->v.step) * c->win.dw) / c->win.sw;
+    return o;
 }
 
 /* panel[k][c] = w[tap of k][c][oc of k] */
@@ -175,8 +161,8 @@ static void pack_transposed(const struct mpqc_gemm *p, int64_t k0, int64_t k, in
     const int64_t *wd = d->w->type.dims;
     while (k > 0) {
         int64_t tap = k0 / d->oc, o = k0 % d->oc, len = d->oc - o < k ? d->oc - o : k;
-        int64_t kh = d->h.tap + tap / d->v.taps * d->h.step;
-        int64_t kw = d->v.tap + tap % d->v.taps * d->v.step;
+        int64_t kh = d->h.tap + (d->h.taps - 1 - tap / d->v.taps) * d->h.step;
+        int64_t kw = d->v.tap + (d->v.taps - 1 - tap % d->v.taps) * d->v.step;
         const float *from = (const float *)d->w->data +
                             ((kh * wd[1] + kw) * wd[2] + c) * wd[3] + d->group * d->oc + o;
         mpqc_gemm_transpose(from, wd[3], n, len, panel, width);
@@ -191,28 +177,27 @@ static void pack_transposed(const struct mpqc_gemm *p, int64_t k0, int64_t k, in
 /* Rows of the product: up to MPQC_GEMM_ROWS input pixels of a phase from `first` on. */
 static void dx_rows(const struct conv_dx *c, int64_t first, int64_t np)
 {
-    const int64_t *xd = c->dx->type.dims;
     _Alignas(64) float rows[MPQC_GEMM_ROWS * MPQC_GEMM_K];
-    int64_t at[MPQC_GEMM_ROWS], per_image = c->h.count * c->v.count;
-    int64_t depth = c->h.taps * c->v.taps * c->oc;
+    struct mpqc_origin from[MPQC_GEMM_ROWS];
+    int64_t at[MPQC_GEMM_ROWS], depth = c->h.taps * c->v.taps * c->oc;
     bool dense = c->win.sh == 1 && c->win.sw == 1;
     float *out = (float *)c->dx->data + c->group * c->ic;
-    for (int64_t r = 0; r < np; r++) {
-        int64_t pixel = first + r, n = pixel / per_image, in = pixel % per_image;
-        int64_t h = c->h.first + in / c->v.count * c->win.sh;
-        int64_t w = c->v.first + in % c->v.count * c->win.sw;
-        at[r] = ((n * xd[1] + h) * xd[2] + w) * xd[3];
-    }
+    for (int64_t r = 0; r < np; r++) from[r] = outputs_at(c, first + r, &at[r]);
+    const struct mpqc_rows window = {.x = c->dy,
+                                     .nw = c->v.taps,
+                                     .dh = c->h.step * c->win.dh / c->win.sh,
+                                     .dw = c->v.step * c->win.dw / c->win.sw,
+                                     .channels = c->oc,
+                                     .first_channel = c->group * c->oc};
     struct mpqc_gemm p = {.pack = pack_transposed,
                           .pack_user = c,
                           .cols = c->ic,
                           .out_f32 = dense ? out + at[0] : out,
-                          .out_stride = xd[3],
+                          .out_stride = c->dx->type.dims[3],
                           .out_row = dense ? NULL : at};
     for (int64_t k0 = 0; k0 < depth; k0 += MPQC_GEMM_K) {
         int64_t k = depth - k0 < MPQC_GEMM_K ? depth - k0 : MPQC_GEMM_K;
-        for (int64_t r = 0; r < np; r++)
-            load_outputs(c, first + r, k0, k, rows + r * MPQC_GEMM_K);
+        mpqc_rows_load(&window, from, np, k0, k, rows, MPQC_GEMM_K);
         mpqc_gemm_clear_rest(rows, np, k);
         mpqc_gemm_add(&p, rows, np, k0, k);
     }
@@ -308,17 +293,57 @@ void mpqc_ref_conv_dx(const struct mpqc_node *n, const struct mpqc_tensor *const
     }
 }
 
-/* x[r][q] = element k0 + r of the window of pixel p0 + q. */
-static void load_transposed(const struct mpqc_conv *c, int64_t group, int64_t k0, int64_t rows,
-                            int64_t p0, int64_t np, float *x)
+struct conv_dw {
+    struct mpqc_rows from;
+    struct mpqc_window win;
+    int64_t oh, ow;
+};
+
+/* x[r][q] = element k0 + r of the window of output pixel p0 + q. */
+static void load_transposed(const struct conv_dw *c, int64_t k0, int64_t rows, int64_t p0,
+                            int64_t np, float *x)
 {
     enum { SOME = 16 };
     _Alignas(64) float windows[SOME * MPQC_GEMM_ROWS];
+    struct mpqc_origin at[SOME];
+    int64_t n = p0 / (c->oh * c->ow), oh = p0 / c->ow % c->oh, ow = p0 % c->ow;
     for (int64_t q = 0; q < np; q += SOME) {
-        int64_t n = np - q < SOME ? np - q : SOME;
-        for (int64_t i = 0; i < n; i++)
-            mpqc_conv_load(c, group, p0 + q + i, k0, rows, windows + i * MPQC_GEMM_ROWS);
-        mpqc_gemm_transpose(windows, MPQC_GEMM_ROWS, n, rows, x + q, MPQC_GEMM_K);
+        int64_t some = np - q < SOME ? np - q : SOME;
+        for (int64_t i = 0; i < some; i++) {
+            at[i] = (struct mpqc_origin){
+                n, oh * c->win.sh - c->win.pt, ow * c->win.sw - c->win.pl};
+            if (++ow < c->ow) continue;
+            ow = 0;
+            if (++oh < c->oh) continue;
+            oh = 0;
+            n++;
+        }
+        mpqc_rows_load(&c->from, at, some, k0, rows, windows, MPQC_GEMM_ROWS);
+        mpqc_gemm_transpose(windows, MPQC_GEMM_ROWS, some, rows, x + q, MPQC_GEMM_K);
+    }
+}
+
+/* All of one group, which has `oc` output channels. */
+static void dw_group(const struct conv_dw *c, const struct mpqc_tensor *dy, int64_t group,
+                     int64_t oc, struct mpqc_tensor *dw)
+{
+    const int64_t *wd = dw->type.dims, *yd = dy->type.dims;
+    int64_t pixels = yd[0] * yd[1] * yd[2], depth = wd[0] * wd[1] * wd[2];
+    _Alignas(64) float rows[MPQC_GEMM_ROWS * MPQC_GEMM_K];
+    struct mpqc_gemm p = {.w_dtype = MPQC_DT_F32,
+                          .w = (const float *)dy->data + group * oc,
+                          .w_stride = yd[3],
+                          .cols = oc,
+                          .out_stride = wd[3]};
+    for (int64_t k0 = 0; k0 < depth; k0 += MPQC_GEMM_ROWS) {
+        int64_t nk = depth - k0 < MPQC_GEMM_ROWS ? depth - k0 : MPQC_GEMM_ROWS;
+        p.out_f32 = (float *)dw->data + k0 * wd[3] + group * oc;
+        for (int64_t p0 = 0; p0 < pixels; p0 += MPQC_GEMM_K) {
+            int64_t np = pixels - p0 < MPQC_GEMM_K ? pixels - p0 : MPQC_GEMM_K;
+            load_transposed(c, k0, nk, p0, np, rows);
+            mpqc_gemm_clear_rest(rows, nk, np);
+            mpqc_gemm_add(&p, rows, nk, p0, np);
+        }
     }
 }
 
@@ -327,37 +352,26 @@ void mpqc_ref_conv_dw(const struct mpqc_node *n, const struct mpqc_tensor *const
 {
     const struct mpqc_tensor *x = in[0], *dy = in[1];
     const int64_t *wd = out[0]->type.dims, *yd = dy->type.dims;
-    int64_t groups = mpqc_attr_int_or(n, MPQC_ATTR_GROUP, 1);
-    struct mpqc_conv c = {.x = x,
-                          .win = mpqc_window_of(n, wd[0], wd[1]),
-                          .ic = wd[2],
-                          .oc = wd[3] / groups,
-                          .oh = yd[1],
-                          .ow = yd[2]};
+    int64_t groups = mpqc_attr_int_or(n, MPQC_ATTR_GROUP, 1), ic = wd[2], oc = wd[3] / groups;
+    struct mpqc_window win = mpqc_window_of(n, wd[0], wd[1]);
     memset(out[0]->data, 0, mpqc_type_bytes(&out[0]->type));
-    if (c.ic == 1 && c.oc == 1) {
+    if (ic == 1 && oc == 1) {
         struct depthwise d = {
             .a = x->data, .b = dy->data, .sum = out[0]->data, .channels = wd[3]};
-        depthwise(&d, &c.win, &x->type, &dy->type);
+        depthwise(&d, &win, &x->type, &dy->type);
         return;
     }
-    int64_t pixels = yd[0] * yd[1] * yd[2], depth = wd[0] * wd[1] * wd[2];
-    _Alignas(64) float rows[MPQC_GEMM_ROWS * MPQC_GEMM_K];
     for (int64_t g = 0; g < groups; g++) {
-        struct mpqc_gemm p = {.w_dtype = MPQC_DT_F32,
-                              .w = (const float *)dy->data + g * c.oc,
-                              .w_stride = yd[3],
-                              .cols = c.oc,
-                              .out_stride = wd[3]};
-        for (int64_t k0 = 0; k0 < depth; k0 += MPQC_GEMM_ROWS) {
-            int64_t nk = depth - k0 < MPQC_GEMM_ROWS ? depth - k0 : MPQC_GEMM_ROWS;
-            p.out_f32 = (float *)out[0]->data + k0 * wd[3] + g * c.oc;
-            for (int64_t p0 = 0; p0 < pixels; p0 += MPQC_GEMM_K) {
-                int64_t np = pixels - p0 < MPQC_GEMM_K ? pixels - p0 : MPQC_GEMM_K;
-                load_transposed(&c, g, k0, nk, p0, np, rows);
-                mpqc_gemm_clear_rest(rows, nk, np);
-                mpqc_gemm_add(&p, rows, nk, p0, np);
-            }
-        }
+        const struct conv_dw c = {
+            .from = {.x = x,
+                     .nw = wd[1],
+                     .dh = win.dh,
+                     .dw = win.dw,
+                     .channels = ic,
+                     .first_channel = g * ic},
+            .win = win,
+            .oh = yd[1],
+            .ow = yd[2]};
+        dw_group(&c, dy, g, oc, out[0]);
     }
 }
