@@ -257,8 +257,8 @@ static void store_chunk(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, struct
     if (!ep->narrow) {
         LLVMValueRef all = k->n_pairs == 2 ? mpqc_b_join(e, k->t[0], k->t[1]) : k->t[0];
         LLVMValueRef bytes = mpqc_b_as(e, in_order(e, k, all), e->i8, 2 * k->n);
-        mpqc_b_store_bytes(e, bytes, mpqc_b_gep(e, ep->out, mpqc_b_madd(e, at, 2, mpqc_b_i64(e, 0))),
-                           2 * valid);
+        at = mpqc_b_madd(e, at, 2, mpqc_b_i64(e, 0));
+        mpqc_b_store_bytes(e, bytes, mpqc_b_gep(e, ep->out, at), 2 * valid);
         return;
     }
     LLVMValueRef bytes = narrow(e, ep, k), p = mpqc_b_gep(e, ep->out, at);

@@ -3,7 +3,7 @@
  * Convolution and matrix product as one problem: for every output position and
  * channel, a sum over runs of contiguous input bytes.  linear.c reads it from the
  * graph, tiles.c cuts it into register tiles, pack_weights.c lays the weights out
- * accordingly, emit_linear.c writes the code.
+ * accordingly, gemm.c writes the code; emit_linear.c puts these together.
  */
 #ifndef MPQC_CODEGEN_LINEAR_H
 #define MPQC_CODEGEN_LINEAR_H
@@ -75,6 +75,11 @@ int64_t mpqc_finish_code(unsigned nv);
 int64_t mpqc_finish_cost(int64_t m, unsigned nv, bool rolled);
 void mpqc_tile_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *,
                       struct mpqc_tile *out);
+
+/* The body: units (or panels) [from, to).  x, w: its operands. */
+void mpqc_gemm_body(struct mpqc_emit_cx *, const struct mpqc_kernel *, const struct mpqc_linear *,
+                    const struct mpqc_tile *, struct mpqc_epilogue *, LLVMValueRef x,
+                    LLVMValueRef w, LLVMValueRef from, LLVMValueRef to);
 
 /* Bytes of one panel's weights, of one group's. */
 int64_t mpqc_panel_bytes(const struct mpqc_linear *, const struct mpqc_columns *);

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * The choice of tiles: panels cover every channel once, tiles fit the registers,
+ * little padding is stored.
+ */
+#include "codegen/linear.h"
+
+#include <setjmp.h>
+#include <cmocka.h>
+#include <string.h>
+
+struct fixture {
+    struct mpqc_cx cx;
+    struct mpqc_graph g;
+    struct mpqc_emit_cx e;
+    struct mpqc_target target;
+};
+
+static void with_target(struct fixture *f, const char *name)
+{
+    char arch[32];
+    const char *colon = strchr(name, ':');
+    memset(f, 0, sizeof *f);
+    snprintf(arch, sizeof arch, "%.*s", (int)(colon - name), name);
+    mpqc_cx_init(&f->cx, NULL);
+    mpqc_graph_init(&f->g, NULL);
+    assert_int_equal(mpqc_target_find(&f->cx, arch, colon + 1, &f->target), MPQC_OK);
+    f->e.cx = &f->cx;
+    f->e.graph = &f->g;
+    f->e.target = &f->target;
+}
+
+static void release(struct fixture *f)
+{
+    mpqc_graph_release(&f->g);
+    mpqc_cx_release(&f->cx);
+}
+
+static struct mpqc_linear layer(int64_t rows, int64_t cols, int64_t groups, int64_t ic, int64_t oc,
+                                int64_t k)
+{
+    struct mpqc_linear l = {.batch = 1, .rows = rows, .cols = cols, .groups = groups, .icg = ic,
+                            .ocg = oc, .kh = k, .kw = k, .x_row = cols * ic, .x_col = ic,
+                            .n_outer = k, .n_inner = 1, .run = k * ic};
+    l.flat = rows == 1;
+    l.k4 = (l.run + 3) / 4;
+    return l;
+}
+
+static void check(struct fixture *f, const struct mpqc_linear *l)
+{
+    const struct mpqc_isa *isa = f->target.isa;
+    struct mpqc_tile t;
+    mpqc_tile_choose(&f->e, l, &t);
+    assert_true(t.mh >= 1 && t.mh <= l->rows && t.mw >= 1 && t.mw <= l->cols);
+    int64_t channels = t.panels.n_full * t.panels.full.valid, most = 0, lanes = 0;
+    if (t.panels.n_full) most = t.panels.full.n;
+    for (unsigned r = 0; r < t.panels.n_rest; r++) {
+        channels += t.panels.rest[r].valid;
+        lanes += mpqc_columns_lanes(&t.panels.rest[r]);
+        if (t.panels.rest[r].n > most) most = t.panels.rest[r].n;
+        assert_true(t.panels.rest[r].valid <= mpqc_columns_lanes(&t.panels.rest[r]));
+    }
+    assert_int_equal(channels, l->ocg);
+    assert_true(t.mh * t.mw * most * isa->acc_per_column <= isa->registers);
+    /* padding: at most 3 channels, or a quarter of one vector */
+    lanes += t.panels.n_full * mpqc_columns_lanes(&t.panels.full);
+    assert_true(lanes - channels <= (isa->lanes >= 16 ? isa->lanes / 4 : 3));
+    int64_t extent = l->flat ? l->cols : l->rows, size = l->flat ? t.mw : t.mh;
+    assert_int_equal(t.units, (extent + size - 1) / size);
+    assert_true(t.block >= 1 && t.unroll % t.split == 0);
+    if (l->once) assert_false(t.overlap);
+}
+
+static void every_layer_gets_a_tile(void **state)
+{
+    (void)state;
+    static const int64_t channels[] = {1, 3, 4, 10, 13, 16, 24, 31, 40, 64, 100, 1000};
+    struct fixture f;
+    const char *name;
+    for (unsigned i = 0; (name = mpqc_target_name(i)); i++) {
+        with_target(&f, name);
+        for (size_t c = 0; c < MPQC_LEN(channels); c++) {
+            for (int64_t size = 1; size < 60; size += 6) {
+                struct mpqc_linear l = layer(size, size, 1, 24, channels[c], 3);
+                check(&f, &l);
+                l.once = true;
+                check(&f, &l);
+                l = layer(1, size * size, 1, 17, channels[c], 1);
+                check(&f, &l);
+                l = layer(size, size, 3, 8, channels[c], 3);
+                check(&f, &l);
+            }
+        }
+        release(&f);
+    }
+}
+
+static void channels_split_into_vectors(void **state)
+{
+    (void)state;
+    unsigned tail[MPQC_MAX_TAIL];
+    for (unsigned lanes = 4; lanes <= 16; lanes *= 2) {
+        for (int64_t n = 1; n < 70; n++) {
+            for (int pad = 0; pad < 2; pad++) {
+                int64_t full, sum = 0;
+                unsigned k = mpqc_split_channels(n, lanes, pad, &full, tail);
+                assert_true(k <= MPQC_MAX_TAIL);
+                for (unsigned v = 0; v < k; v++) sum += tail[v];
+                assert_int_equal(full, n / lanes);
+                assert_true(full * lanes + sum >= n);
+                assert_true(full * lanes + sum - n <= 3);
+            }
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_layer_gets_a_tile),
+                                       cmocka_unit_test(channels_split_into_vectors)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
