@@ -119,7 +119,7 @@ MPQC_CLONES static void mask_positive(const float *restrict x, const float *rest
 MPQC_CLONES static void mask_between(const float *restrict x, const float *restrict v, float low,
                                      float high, float *restrict to, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) to[i] = (x[i] > low) & (x[i] < high) ? v[i] : 0.0f;
+    for (int64_t i = 0; i < n; i++) to[i] = ((x[i] > low) & (x[i] < high)) ? v[i] : 0.0f;
 }
 
 void mpqc_ref_relu_grad(const struct mpqc_node *n, const struct mpqc_tensor *const *in,
