@@ -199,6 +199,9 @@ static void resolve_budget(struct mpqc_mixed_job *j)
         const struct mpqc_amount *a = &o->limit[r];
         m->budget.limited[r] = a->set;
         m->budget.limit[r] = a->relative ? a->value * m->uniform[r] : a->value;
+        /* a latency is that of the whole network; what is no layer is spent already */
+        if (r == MPQC_RES_LATENCY && a->set)
+            m->budget.limit[r] += (a->relative ? a->value : 0) * m->rest_ns - m->rest_ns;
     }
 }
 

@@ -36,6 +36,7 @@ struct mpqc_mixed_options {
     bool max_drop_set;
     enum mpqc_cost_model cost;
     const char *measure;           /* "local", "qemu", "cmd:..."; NULL: local */
+    const char *latency_cache;     /* file, "none", or NULL: the default file */
     const char *labels, *pareto;
     const char *pins[MPQC_MIXED_MAX_PINS];
     uint32_t n_pins;
@@ -62,6 +63,7 @@ struct mpqc_mixed {
     const char *strategy;  /* "ilp", ..., "pins", "uniform" */
     const char *metric;    /* NULL: no sensitivities were needed */
     const char *cost;      /* "measured" or "analytic" */
+    double rest_ns;        /* measured time of what is no layer; 0: not measured */
     double *value, *error; /* of the metric, by layer; NULL: not known */
     /* of -max-drop and -pareto */
     bool searched, missed;
@@ -101,7 +103,7 @@ void mpqc_mixed_print_layers(const struct mpqc_mixed *m); /* -v */
 /* Why layer l has its choice, as text in `to`. */
 void mpqc_mixed_reason(const struct mpqc_mixed *m, uint32_t l, struct mpqc_buf *to);
 
-/* cost_measured: latencies by running kernels. */
+/* mixed_measure.c: fills bits->latency and rest_ns by running libraries. */
 mpqc_status mpqc_mixed_measure(struct mpqc_mixed_job *j) MPQC_MUST_CHECK;
 
 #endif

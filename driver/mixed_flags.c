@@ -233,6 +233,7 @@ HANDLER(report)
         return 0;                                                                                 \
     }
 FILE_FLAG(labels)
+FILE_FLAG(latency_cache)
 FILE_FLAG(pareto)
 FILE_FLAG(dump_config)
 FILE_FLAG(dump_sensitivity)

@@ -1,10 +1,345 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
- * -cost=measured: what latencies are taken from.
+ *
+ * -cost=measured: latencies from the chip (OHQ, Huang et al., 2023).
+ *
+ * The network is compiled once per number of weight bits, the same for every layer
+ * that may have them, and the library is run by mpqc-run -profile: on this machine, under
+ * qemu, or by a command of the user's.  So a layer is timed with its own epilogue, in
+ * the caches that its neighbours leave behind, and the sum over the layers is the time
+ * of the network.  Activations are kept in bytes whatever their bits, so weight bits
+ * alone tell kernels apart.
+ *
+ * Of several runs of the program each layer's least time counts: what disturbs a
+ * measurement only ever adds to it.  What was measured goes to a cache, keyed by the
+ * layer's shape, the target, the compiler's version and the way of measuring.
  */
 #include "driver/cli.h"
+#include "driver/latency_cache.h"
+#include "ir/text.h"
+
+#include <errno.h>
+#include <float.h>
+#include <sched.h>
+#include <unistd.h>
+
+#define PROCESSES 5            /* runs of the program per library */
+#define TOTAL_MACS 4e9         /* about so many are computed in one of them */
+#define MIN_REPEAT 20
+#define MAX_REPEAT 3000
+#define MAX_OUTPUT (16u << 20) /* bytes of one program's answer */
+
+struct measurement {
+    struct mpqc_mixed_job *j;
+    char folder[64];    /* of the libraries; removed at the end */
+    char *library;
+    const char *command; /* shell text; the library's path is appended */
+    struct mpqc_latency_cache *cache;
+    uint64_t *key;      /* [layer]: of its shape */
+    double *ns;         /* [layer]: least time so far */
+    double rest;        /* of all other kernels, least sum so far */
+};
+
+/* ---- one library: the same number of weight bits everywhere ---- */
+
+static void uniform_plan(const struct mpqc_bits *b, unsigned bits, uint32_t *chosen)
+{
+    for (uint32_t l = 0; l < b->n_layers; l++) {
+        chosen[l] = 0;
+        for (uint32_t c = 0; c < mpqc_n_choices; c++)
+            if (b->allowed[(size_t)l * mpqc_n_choices + c] && mpqc_choices[c].weight_bits == bits &&
+                mpqc_choices[c].activation_bits == 8)
+                chosen[l] = c;
+    }
+}
+
+static const char *const passes[] = {"quantise", "fuse", "plan"};
+
+static mpqc_status compile(struct measurement *m, struct mpqc_pass_cx *p, struct mpqc_graph *g)
+{
+    struct mpqc_mixed_job *j = m->j;
+    struct mpqc_codegen_facts facts;
+    bool stopped;
+    MPQC_TRY(mpqc_graph_clone(j->cx, j->graph, g, &p->scratch, NULL));
+    MPQC_TRY(mpqc_pipeline_run(p, g, passes, MPQC_LEN(passes), &stopped));
+    struct mpqc_preprocess *none = MPQC_NEW_ARRAY(&p->keep, struct mpqc_preprocess, g->n_inputs + 1);
+    if (!none) return MPQC_OOM(j->cx);
+    struct mpqc_codegen_request rq = {.graph = g, .plan = p->plan, .target = j->target,
+                                      .preprocess = none, .emit = MPQC_EMIT_SO, .path = m->library};
+    return mpqc_codegen_emit(j->cx, &rq, &facts);
+}
+
+/* ---- running it ---- */
+
+static struct mpqc_where at_command(const struct measurement *m)
+{
+    return (struct mpqc_where){.file = m->command, .offset = -1};
+}
+
+/* The program's answer, NUL-terminated, for the caller to free. */
+static mpqc_status answer_of(struct measurement *m, char **out)
+{
+    struct mpqc_cx *cx = m->j->cx;
+    char *line = mpqc_arena_printf(&cx->arena, "%s '%s'", m->command, m->library);
+    struct mpqc_buf text;
+    char piece[4096];
+    size_t n;
+    if (!line) return MPQC_OOM(cx);
+    FILE *f = popen(line, "r");
+    if (!f) return MPQC_FAIL(cx, IO, at_command(m), "cannot be started: %s", strerror(errno));
+    mpqc_buf_init(&text);
+    while (text.len < MAX_OUTPUT && (n = fread(piece, 1, sizeof piece, f)) > 0)
+        mpqc_buf_add(&text, piece, n);
+    int status = pclose(f);
+    *out = text.data;
+    if (status == 0 && text.data && !text.failed) return MPQC_OK;
+    mpqc_buf_release(&text);
+    return MPQC_FAIL(cx, TARGET, at_command(m),
+                     "the latency command failed with status %d, so nothing could be measured; mend it, "
+                     "or give -cost=analytic",
+                     status < 0 ? status : status >> 8 ? status >> 8 : status);
+}
+
+/* Takes the next "min_ns" of the layers in the answer of mpqc-run -profile -json. */
+static bool next_ns(const char **at, double *ns)
+{
+    static const char key[] = "\"min_ns\": ";
+    const char *p = strstr(*at, key);
+    char *end;
+    if (!p) return false;
+    *ns = strtod(p + sizeof key - 1, &end);
+    if (end == p + sizeof key - 1 || !(*ns >= 0)) return false;
+    *at = end;
+    return true;
+}
+
+/* The layer whose core kernel k is, or n_layers. */
+static uint32_t layer_of(const struct mpqc_bits *b, const struct mpqc_graph *g,
+                         const struct mpqc_kernel *k)
+{
+    const struct mpqc_node *core = mpqc_node_at(g, k->core);
+    uint32_t l = 0;
+    if (!(mpqc_ops[core->op].traits & MPQC_T_LINEAR)) return b->n_layers;
+    while (l < b->n_layers && strcmp(b->layer[l].name, core->loc.node) != 0) l++;
+    return l;
+}
+
+static mpqc_status read_answer(struct measurement *m, const struct mpqc_graph *g,
+                               const struct mpqc_plan *plan, const char *answer)
+{
+    struct mpqc_bits *b = &m->j->out->bits;
+    const char *at = strstr(answer, "\"layers\"");
+    double rest = 0, ns = 0;
+    uint32_t i = 0;
+    for (; at && i < plan->n_kernels && next_ns(&at, &ns); i++) {
+        uint32_t l = layer_of(b, g, &plan->kernels[i]);
+        if (l < b->n_layers && ns < m->ns[l]) m->ns[l] = ns;
+        if (l == b->n_layers) rest += ns;
+    }
+    if (!at || i < plan->n_kernels || next_ns(&at, &ns))
+        return MPQC_FAIL(m->j->cx, DATA, at_command(m),
+                         "the answer is not that of 'mpqc-run LIBRARY -profile -json' for a network of %u "
+                         "layers",
+                         plan->n_kernels);
+    if (rest < m->rest) m->rest = rest;
+    return MPQC_OK;
+}
+
+/* Children inherit the processor, so all runs have the same caches. */
+static mpqc_status run_pinned(struct measurement *m, const struct mpqc_graph *g,
+                              const struct mpqc_plan *plan)
+{
+    cpu_set_t old, one;
+    bool pinned = sched_getaffinity(0, sizeof old, &old) == 0;
+    int cpu = sched_getcpu();
+    mpqc_status status = MPQC_OK;
+    CPU_ZERO(&one);
+    if (pinned && cpu >= 0) {
+        CPU_SET(cpu, &one);
+        pinned = sched_setaffinity(0, sizeof one, &one) == 0;
+    }
+    for (int i = 0; i < PROCESSES && status == MPQC_OK; i++) {
+        char *answer = NULL;
+        status = answer_of(m, &answer);
+        if (status != MPQC_OK) break;
+        status = read_answer(m, g, plan, answer);
+        free(answer);
+    }
+    if (pinned) (void)sched_setaffinity(0, sizeof old, &old);
+    return status;
+}
+
+static mpqc_status measure_bits(struct measurement *m, unsigned bits)
+{
+    struct mpqc_mixed_job *j = m->j;
+    struct mpqc_bits uniform = j->out->bits;
+    struct mpqc_options options;
+    struct mpqc_pass_cx p;
+    struct mpqc_graph g;
+    mpqc_options_init(&options); /* times do not depend on how weights are rounded */
+    options.allow_float = j->cli->options.allow_float;
+    uniform.chosen = MPQC_NEW_ARRAY(&j->passes->keep, uint32_t, uniform.n_layers);
+    if (!uniform.chosen) return MPQC_OOM(j->cx);
+    uniform_plan(&uniform, bits, uniform.chosen);
+    for (uint32_t l = 0; l < uniform.n_layers; l++) m->ns[l] = DBL_MAX;
+    mpqc_pass_cx_init(&p, j->cx, &options);
+    p.engine = j->passes->engine;
+    p.data = j->passes->data;
+    p.profile = j->passes->profile;
+    p.bits = &uniform;
+    int verbose = j->cx->verbose;
+    j->cx->verbose = 0;
+    mpqc_graph_init(&g, j->cx->allocator);
+    mpqc_status status = compile(m, &p, &g);
+    if (status == MPQC_OK) status = run_pinned(m, &g, p.plan);
+    unlink(m->library);
+    mpqc_graph_release(&g);
+    mpqc_pass_cx_release(&p);
+    j->cx->verbose = verbose;
+    return status;
+}
+
+/* ---- keys of the cache ---- */
+
+/* Everything that the time of a layer depends on, as text, hashed. */
+static mpqc_status layer_keys(struct measurement *m)
+{
+    struct mpqc_mixed_job *j = m->j;
+    struct mpqc_bits *b = &j->out->bits;
+    m->key = MPQC_NEW_ARRAY(&j->passes->keep, uint64_t, b->n_layers + 1);
+    if (!m->key) return MPQC_OOM(j->cx);
+    uint64_t all = mpqc_latency_hash(0, j->target->name);
+    all = mpqc_latency_hash(all, MPQC_VERSION);
+    all = mpqc_latency_hash(all, m->command);
+    m->key[b->n_layers] = all;
+    for (uint32_t l = 0; l < b->n_layers; l++) {
+        const struct mpqc_node *n = mpqc_node_at(j->graph, b->layer[l].node);
+        struct mpqc_buf text;
+        mpqc_buf_init(&text);
+        mpqc_buf_printf(&text, "%s", mpqc_ops[n->op].text);
+        for (uint32_t i = 0; i < n->n_in; i++)
+            if (n->in[i] != MPQC_NONE)
+                mpqc_type_print(&mpqc_value_at(j->graph, n->in[i])->type, &text, false);
+        for (uint32_t a = 0; a < n->n_attr; a++)
+            for (uint32_t i = 0; i <= n->attr[a].count; i++)
+                mpqc_buf_printf(&text, " %d:%lld", (int)n->attr[a].key,
+                                (long long)(i < n->attr[a].count ? n->attr[a].ints[i] : n->attr[a].i));
+        bool failed = text.failed;
+        if (!failed) m->key[l] = mpqc_latency_hash(all, text.data);
+        /* the rest of the network is told by all its layers */
+        m->key[b->n_layers] = mpqc_latency_hash(m->key[b->n_layers], failed ? "" : text.data);
+        mpqc_buf_release(&text);
+        if (failed) return MPQC_OOM(j->cx);
+    }
+    return MPQC_OK;
+}
+
+static bool from_cache(struct measurement *m, unsigned bits)
+{
+    uint32_t n = m->j->out->bits.n_layers;
+    for (uint32_t l = 0; l < n; l++)
+        if (!mpqc_latency_find(m->cache, m->key[l], bits, &m->ns[l])) return false;
+    double rest;
+    if (!mpqc_latency_find(m->cache, m->key[n], bits, &rest)) return false;
+    if (rest < m->rest) m->rest = rest;
+    return true;
+}
+
+static void to_cache(struct measurement *m, unsigned bits)
+{
+    uint32_t n = m->j->out->bits.n_layers;
+    for (uint32_t l = 0; l < n; l++)
+        if (m->ns[l] < DBL_MAX) mpqc_latency_add(m->cache, m->key[l], bits, m->ns[l]);
+    mpqc_latency_add(m->cache, m->key[n], bits, m->rest);
+}
+
+/* ---- the whole ---- */
+
+/* The program of that name beside this one, in m's arena. */
+static char *beside(struct mpqc_cx *cx, const char *name)
+{
+    char self[4096];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n <= 0) return NULL;
+    self[n] = '\0';
+    char *slash = strrchr(self, '/');
+    if (!slash) return NULL;
+    *slash = '\0';
+    return mpqc_arena_printf(&cx->arena, "%s/%s", self, name);
+}
+
+static mpqc_status choose_command(struct measurement *m)
+{
+    struct mpqc_mixed_job *j = m->j;
+    const char *how = j->cli->mixed.measure ? j->cli->mixed.measure : "local";
+    if (strncmp(how, "cmd:", 4) == 0) {
+        m->command = how + 4;
+        return MPQC_OK;
+    }
+    bool qemu = strcmp(how, "qemu") == 0;
+    char *program = beside(j->cx, qemu ? "mpqc-run-aarch64" : "mpqc-run");
+    if (!program || access(program, X_OK) != 0)
+        return MPQC_FAIL(j->cx, TARGET, MPQC_NOWHERE,
+                         "-measure=%s needs the program %s beside mpqc; give -measure=cmd:COMMAND, or "
+                         "-cost=analytic",
+                         how, qemu ? "mpqc-run-aarch64" : "mpqc-run");
+    double macs = 1;
+    for (uint32_t l = 0; l < j->out->bits.n_layers; l++) macs += (double)j->out->bits.layer[l].macs;
+    double repeat = TOTAL_MACS / macs;
+    repeat = repeat < MIN_REPEAT ? MIN_REPEAT : repeat > MAX_REPEAT ? MAX_REPEAT : repeat;
+    if (qemu) repeat = 1; /* what it emulates does not vary */
+    m->command = mpqc_arena_printf(&j->cx->arena, "%s'%s' -profile -json -threads=1 -repeat=%d",
+                                   qemu ? "qemu-aarch64 -L /usr/aarch64-linux-gnu " : "", program,
+                                   (int)repeat);
+    return m->command ? MPQC_OK : MPQC_OOM(j->cx);
+}
+
+static void fill(struct measurement *m, unsigned bits)
+{
+    struct mpqc_bits *b = &m->j->out->bits;
+    for (uint32_t l = 0; l < b->n_layers; l++)
+        for (uint32_t c = 0; c < mpqc_n_choices; c++)
+            if (mpqc_choices[c].weight_bits == bits && m->ns[l] < DBL_MAX)
+                b->latency[(size_t)l * mpqc_n_choices + c] = m->ns[l];
+}
+
+/* Weight bits from many to few, each number once. */
+static mpqc_status measure_all(struct measurement *m)
+{
+    struct mpqc_mixed_job *j = m->j;
+    bool done[17] = {false};
+    for (uint32_t c = 0; c < mpqc_n_choices; c++) {
+        unsigned bits = mpqc_choices[c].weight_bits;
+        if (done[bits]) continue;
+        done[bits] = true;
+        mpqc_cx_progress(j->cx, "measure latencies", c, mpqc_n_choices);
+        if (!from_cache(m, bits)) {
+            MPQC_TRY(measure_bits(m, bits));
+            to_cache(m, bits);
+        }
+        fill(m, bits);
+    }
+    j->out->rest_ns = m->rest;
+    return MPQC_OK;
+}
 
 mpqc_status mpqc_mixed_measure(struct mpqc_mixed_job *j)
 {
-    return MPQC_FAIL(j->cx, UNSUPPORTED, MPQC_NOWHERE,
-                     "latencies cannot be measured in this version; give -cost=analytic");
+    struct measurement m = {.j = j, .rest = DBL_MAX};
+    const char *tmp = getenv("TMPDIR");
+    MPQC_TRY(choose_command(&m));
+    MPQC_TRY(layer_keys(&m));
+    snprintf(m.folder, sizeof m.folder, "%s/mpqc.XXXXXX", tmp && strlen(tmp) < 40 ? tmp : "/tmp");
+    if (!mkdtemp(m.folder)) {
+        struct mpqc_where w = {.file = m.folder, .offset = -1};
+        return MPQC_FAIL(j->cx, IO, w, "cannot be made: %s", strerror(errno));
+    }
+    m.library = mpqc_arena_printf(&j->cx->arena, "%s/bench.so", m.folder);
+    m.ns = MPQC_NEW_ARRAY(&j->passes->keep, double, j->out->bits.n_layers);
+    mpqc_status status = m.library && m.ns ? MPQC_OK : MPQC_OOM(j->cx);
+    if (status == MPQC_OK) status = mpqc_latency_open(j->cx, j->cli->mixed.latency_cache, &m.cache);
+    if (status == MPQC_OK) status = measure_all(&m);
+    /* kept even after a failure: what was measured is true */
+    mpqc_latency_close(m.cache);
+    rmdir(m.folder);
+    return status;
 }

@@ -107,7 +107,8 @@ void mpqc_mixed_print(const struct mpqc_mixed *m)
     if (a->proven) printf(", proven optimal");
     puts(")");
     print_total("plan      weights", a->total[MPQC_RES_BYTES], m->uniform[MPQC_RES_BYTES], "B");
-    print_total(", latency", a->total[MPQC_RES_LATENCY] / 1e3, m->uniform[MPQC_RES_LATENCY] / 1e3,
+    print_total(", latency", (a->total[MPQC_RES_LATENCY] + m->rest_ns) / 1e3,
+                (m->uniform[MPQC_RES_LATENCY] + m->rest_ns) / 1e3,
                 "us");
     printf(" %s", m->cost);
     print_total(", bops", a->total[MPQC_RES_BOPS], m->uniform[MPQC_RES_BOPS], "");

@@ -98,6 +98,7 @@ int mpqc_run_accuracy_add(struct run_accuracy *a, const struct mpqc_io *io, cons
 struct run_profile {
     uint32_t n;
     uint64_t *ns;
+    uint64_t *least; /* of one run */
     uint64_t started;
     uint64_t total; /* of whole runs */
     uint64_t runs;

@@ -82,15 +82,20 @@ static void layer_begin(void *profile, uint32_t layer)
 static void layer_end(void *profile, uint32_t layer)
 {
     struct run_profile *p = profile;
-    if (layer < p->n) p->ns[layer] += mpqc_run_now() - p->started;
+    if (layer >= p->n) return;
+    uint64_t ns = mpqc_run_now() - p->started;
+    p->ns[layer] += ns;
+    if (ns < p->least[layer]) p->least[layer] = ns;
 }
 
 int mpqc_run_profile_init(struct run_profile *p, const struct mpqc_model *m,
                           struct mpqc_exec *exec)
 {
     *p = (struct run_profile){.n = m->n_layers};
-    p->ns = calloc((size_t)p->n + 1, sizeof *p->ns);
+    p->ns = calloc(2 * (size_t)p->n + 1, sizeof *p->ns);
     if (!p->ns) return -1;
+    p->least = p->ns + p->n;
+    for (uint32_t i = 0; i < p->n; i++) p->least[i] = UINT64_MAX;
     exec->layer_begin = layer_begin;
     exec->layer_end = layer_end;
     exec->profile = p;
@@ -171,8 +176,8 @@ static void profile_json(const struct run_profile *p, const struct mpqc_model *m
         json_string(to, m->layers[i].name);
         fprintf(to, ", \"op\": ");
         json_string(to, m->layers[i].op);
-        fprintf(to, ", \"ns\": %.1f, \"macs\": %llu}", (double)p->ns[i] / runs,
-                (unsigned long long)m->layers[i].macs);
+        fprintf(to, ", \"ns\": %.1f, \"min_ns\": %llu, \"macs\": %llu}", (double)p->ns[i] / runs,
+                (unsigned long long)p->least[i], (unsigned long long)m->layers[i].macs);
     }
     fprintf(to, "], \"mean_ns\": %.1f", (double)p->total / runs);
 }
