@@ -131,6 +131,11 @@ mpqc_status mpqc_weights_of(struct mpqc_quantiser *q, const struct mpqc_cluster 
                             struct mpqc_weights *out) MPQC_MUST_CHECK;
 /* Scale of every channel, 0 where all weights are 0. */
 double *mpqc_weights_scales(struct mpqc_quantiser *q, const struct mpqc_weights *w);
+/* quantise_scales.c: the same for weights [rows][channels] of any number of bits. */
+void mpqc_weights_channel_scales(const float *w, int64_t rows, int64_t channels, unsigned bits,
+                                 double *scale);
+/* What such weights become: real values in `out` (may be NULL); the sum of squared errors. */
+double mpqc_weights_fake(const float *w, int64_t rows, int64_t channels, unsigned bits, float *out);
 /* The quantised node: makes constants, proves the bounds, adds the core; *acc is its
  * i32 result, scale[channel] its real scales.  `unit` is the unit of what follows. */
 mpqc_status mpqc_lower_linear(struct mpqc_quantiser *q, const struct mpqc_cluster *c, double unit,

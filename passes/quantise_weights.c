@@ -99,14 +99,7 @@ mpqc_status mpqc_weights_of(struct mpqc_quantiser *q, const struct mpqc_cluster 
 double *mpqc_weights_scales(struct mpqc_quantiser *q, const struct mpqc_weights *w)
 {
     double *scale = MPQC_NEW_ARRAY(&q->p->scratch, double, (size_t)w->channels);
-    if (!scale) return NULL;
-    for (int64_t r = 0; r < w->rows; r++) {
-        const float *row = w->w + r * w->channels;
-        for (int64_t c = 0; c < w->channels; c++) scale[c] = fmax(scale[c], fabs((double)row[c]));
-    }
-    for (int64_t c = 0; c < w->channels; c++) {
-        scale[c] = scale[c] > 0 ? (float)fmax(scale[c] / WEIGHT_MAX, SMALLEST_SCALE) : 0;
-    }
+    if (scale) mpqc_weights_channel_scales(w->w, w->rows, w->channels, 8, scale);
     return scale;
 }
 

@@ -11,43 +11,17 @@
 #include "passes/sensitivity/sensitivity.h"
 
 #include "passes/histogram.h"
+#include "passes/quantise.h"
 
 #include <math.h>
-
-/* Clipping at these shares of a channel's largest weight is tried: at 2 bits the best
- * of a Gaussian is near 0.4, at 8 bits near 1. */
-#define CLIP_STEPS 24
-#define CLIP_LEAST 0.3
-
-static double channel_error(const float *w, int64_t rows, int64_t stride, double scale, double top)
-{
-    double sum = 0;
-    for (int64_t r = 0; r < rows; r++) {
-        double x = w[r * stride], q = fmin(fmax(rint(x / scale), -top), top);
-        sum += (x - q * scale) * (x - q * scale);
-    }
-    return sum;
-}
 
 double mpqc_sens_weight_error(const struct mpqc_graph *g, const struct mpqc_bits_layer *l,
                               unsigned bits)
 {
     if (l->weights == MPQC_NONE) return 0;
     const struct mpqc_value *v = mpqc_value_at(g, l->weights);
-    const float *w = v->data;
-    int64_t channels = l->channels, rows = channels ? mpqc_type_count(&v->type) / channels : 0;
-    double top = (double)(1 << (bits - 1)) - 1, sum = 0;
-    for (int64_t c = 0; c < channels; c++) {
-        double peak = 0, best = INFINITY;
-        for (int64_t r = 0; r < rows; r++) peak = fmax(peak, fabs((double)w[r * channels + c]));
-        if (peak == 0) continue;
-        for (int i = 0; i <= CLIP_STEPS; i++) {
-            double clip = peak * (1 - (1 - CLIP_LEAST) * i / CLIP_STEPS);
-            best = fmin(best, channel_error(w + c, rows, channels, clip / top, top));
-        }
-        sum += best;
-    }
-    return sum;
+    int64_t rows = l->channels ? mpqc_type_count(&v->type) / l->channels : 0;
+    return mpqc_weights_fake(v->data, rows, l->channels, bits, NULL);
 }
 
 double mpqc_sens_weight_power(const struct mpqc_graph *g, const struct mpqc_bits_layer *l)
