@@ -28,6 +28,7 @@ struct mpqc_plan_value {
     int64_t step[MPQC_MAX_RANK];
     int32_t halo[4];              /* that readers need */
     bool no_halo;                 /* must be dense: a reshape reads it */
+    bool assembled;               /* result of a concat whose parts lie in its place */
     uint32_t output;              /* ROOT: index of the caller's output, or MPQC_NONE */
     uint32_t first, last;         /* ROOT: kernels between which it is live */
     mpqc_vid same_as;             /* ROOT: takes over the memory of this root, or MPQC_NONE */

@@ -218,18 +218,43 @@ static bool is_output(const struct mpqc_graph *g, mpqc_vid v)
     return false;
 }
 
+/* The last axis of a part is that of the whole: they have the same pixels. */
+static bool same_pixels(const struct mpqc_graph *g, mpqc_vid part, mpqc_vid whole)
+{
+    const struct mpqc_type *p = &mpqc_value_at(g, part)->type, *w = &mpqc_value_at(g, whole)->type;
+    if (p->rank != 4 || w->rank != 4) return false;
+    return p->dims[0] == w->dims[0] && p->dims[1] == w->dims[1] && p->dims[2] == w->dims[2];
+}
+
+/* Memory of v, and of everything that v is part of, may have a halo. */
+static bool halo_allowed(const struct mpqc_planner *l, mpqc_vid v)
+{
+    while (!l->value[v].no_halo) {
+        mpqc_vid whole = l->value[v].parent;
+        if (whole == MPQC_NONE) return true;
+        if (!same_pixels(l->g, v, whole)) return false;
+        v = whole;
+    }
+    return false;
+}
+
+/* Gives v and everything that it is part of the halo of v. */
+static void raise_whole(struct mpqc_planner *l, mpqc_vid v)
+{
+    for (mpqc_vid w = l->value[v].parent; w != MPQC_NONE; w = l->value[w].parent)
+        raise_halo(l->value[w].halo, l->value[v].halo);
+}
+
 /* Input k of a concat can be computed in its place. */
 static bool can_be_part(const struct mpqc_planner *l, const struct mpqc_node *n, uint32_t k)
 {
     mpqc_vid v = n->in[k], out = n->out[0];
     const struct mpqc_plan_value *p = &l->value[v];
-    bool last_axis = mpqc_attr_int(n, MPQC_ATTR_AXIS) + 1 ==
-                     (int64_t)mpqc_value_at(l->g, out)->type.rank;
     if (mpqc_value_at(l->g, v)->def == MPQC_NONE || is_output(l->g, v)) return false;
     if (p->kind != MPQC_PLAN_ROOT || p->no_halo) return false;
     for (uint32_t i = 0; i < n->n_in; i++)
         if (i != k && n->in[i] == v) return false;
-    return !any_halo(p->halo) || (last_axis && !l->value[out].no_halo);
+    return !any_halo(p->halo) || (same_pixels(l->g, v, out) && halo_allowed(l, out));
 }
 
 /* A concat of which a reader needs a halo must run along the channels. */
@@ -245,37 +270,65 @@ static bool concat_in_place(const struct mpqc_planner *l, const struct mpqc_node
     return false;
 }
 
-static mpqc_status make_parts(struct mpqc_planner *l, mpqc_nid id)
+static void make_part(struct mpqc_planner *l, mpqc_vid v, mpqc_vid whole, uint32_t axis, int64_t at)
+{
+    struct mpqc_plan_value *p = &l->value[v];
+    p->kind = MPQC_PLAN_PART;
+    p->parent = whole;
+    p->begin[axis] = at;
+    raise_whole(l, v);
+}
+
+static mpqc_status assemble(struct mpqc_planner *l, mpqc_nid id)
 {
     const struct mpqc_node n = *mpqc_node_at(l->g, id);
     uint32_t axis = (uint32_t)mpqc_attr_int(&n, MPQC_ATTR_AXIS);
-    mpqc_vid out = n.out[0];
-    bool last_axis = axis + 1 == mpqc_value_at(l->g, out)->type.rank;
     int64_t at = 0;
     for (uint32_t k = 0; k < n.n_in; k++) {
         if (!can_be_part(l, &n, k)) {
             MPQC_TRY(copy_for(l, id, k));
             l->value[n.in[k]].kind = MPQC_PLAN_ROOT;
         }
-        mpqc_vid v = mpqc_node_at(l->g, id)->in[k];
-        struct mpqc_plan_value *p = &l->value[v];
-        p->kind = MPQC_PLAN_PART;
-        p->parent = out;
-        p->begin[axis] = at;
-        at += mpqc_value_at(l->g, v)->type.dims[axis];
-        if (last_axis) raise_halo(l->value[out].halo, p->halo);
+        make_part(l, n.in[k], n.out[0], axis, at);
+        at += mpqc_value_at(l->g, n.in[k])->type.dims[axis];
     }
+    l->value[n.out[0]].assembled = true;
     return MPQC_OK;
 }
 
+/* Inputs of n lie side by side in another concat already, as in DenseNets, where each
+ * layer reads all features so far: then the result is there, too. */
+static bool is_run_of_parts(struct mpqc_planner *l, const struct mpqc_node *n)
+{
+    uint32_t axis = (uint32_t)mpqc_attr_int(n, MPQC_ATTR_AXIS);
+    mpqc_vid out = n->out[0], whole = l->value[n->in[0]].parent;
+    const struct mpqc_plan_value *first = &l->value[n->in[0]];
+    if (first->kind != MPQC_PLAN_PART || l->value[out].kind != MPQC_PLAN_ROOT) return false;
+    if (l->value[out].no_halo || is_output(l->g, out)) return false;
+    int64_t at = first->begin[axis];
+    for (uint32_t k = 0; k < n->n_in; k++) {
+        const struct mpqc_plan_value *p = &l->value[n->in[k]];
+        if (p->kind != MPQC_PLAN_PART || p->parent != whole || p->begin[axis] != at) return false;
+        for (uint32_t d = 0; d < MPQC_MAX_RANK; d++)
+            if (d != axis && p->begin[d] != 0) return false;
+        at += mpqc_value_at(l->g, n->in[k])->type.dims[axis];
+    }
+    if (any_halo(l->value[out].halo) &&
+        !(same_pixels(l->g, out, whole) && halo_allowed(l, whole)))
+        return false;
+    make_part(l, out, whole, axis, first->begin[axis]);
+    l->value[out].assembled = true;
+    return true;
+}
+
+/* Later concats before earlier ones, so that the largest own the memory. */
 static mpqc_status find_concats(struct mpqc_planner *l)
 {
-    uint32_t n_order = l->g->n_order;
-    for (uint32_t i = 0; i < n_order; i++) {
+    for (uint32_t i = l->g->n_order; i-- > 0;) {
         mpqc_nid id = l->g->order[i];
-        if (mpqc_node_at(l->g, id)->op != MPQC_OP_CONCAT) continue;
-        if (!concat_in_place(l, mpqc_node_at(l->g, id))) continue;
-        MPQC_TRY(make_parts(l, id));
+        const struct mpqc_node *n = mpqc_node_at(l->g, id);
+        if (n->op != MPQC_OP_CONCAT || is_run_of_parts(l, n) || !concat_in_place(l, n)) continue;
+        MPQC_TRY(assemble(l, id));
     }
     return mpqc_graph_normalise(l->cx, l->g);
 }
@@ -338,8 +391,7 @@ bool mpqc_plan_is_view_node(const struct mpqc_planner *l, const struct mpqc_node
     enum mpqc_plan_kind kind = l->value[n->out[0]].kind;
     if (n->op == MPQC_OP_RESHAPE || n->op == MPQC_OP_SLICE)
         return kind == MPQC_PLAN_RESHAPE || kind == MPQC_PLAN_SLICE;
-    return n->op == MPQC_OP_CONCAT && l->value[n->in[0]].kind == MPQC_PLAN_PART &&
-           l->value[n->in[0]].parent == n->out[0];
+    return n->op == MPQC_OP_CONCAT && l->value[n->out[0]].assembled;
 }
 
 mpqc_status mpqc_plan_views(struct mpqc_planner *l)

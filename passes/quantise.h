@@ -85,6 +85,10 @@ struct mpqc_params {
     int32_t zero;
 };
 
+struct mpqc_converted {
+    mpqc_vid from, to; /* new values */
+};
+
 /* State of the pass. */
 struct mpqc_quantiser {
     struct mpqc_pass_cx *p;
@@ -100,6 +104,9 @@ struct mpqc_quantiser {
     double **weight_scale;      /* by cluster: scale per output channel, linear and channel */
     /* New values by old id, MPQC_NONE when not made (yet). */
     mpqc_vid *as_int, *as_float;
+    /* Results of bringing integer values to other parameters: made once each. */
+    struct mpqc_converted *converted;
+    uint32_t n_converted, cap_converted;
     struct mpqc_loc loc;        /* of what is being emitted */
 };
 

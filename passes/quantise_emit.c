@@ -87,16 +87,44 @@ static mpqc_status quantize_node(struct mpqc_quantiser *q, mpqc_vid v, struct mp
     return emit_conversion(q, MPQC_OP_QUANTIZE, "Quantize", v, v, &attrs, out);
 }
 
+/* A conversion of v to these parameters that is there already, or MPQC_NONE. */
+static mpqc_vid find_converted(const struct mpqc_quantiser *q, mpqc_vid v, struct mpqc_params to)
+{
+    for (uint32_t i = 0; i < q->n_converted; i++) {
+        if (q->converted[i].from != v) continue;
+        struct mpqc_params have = mpqc_params_of_new(q, q->converted[i].to);
+        if (have.scale == to.scale && have.zero == to.zero) return q->converted[i].to;
+    }
+    return MPQC_NONE;
+}
+
+static mpqc_status remember_converted(struct mpqc_quantiser *q, mpqc_vid v, mpqc_vid made)
+{
+    if (q->n_converted == q->cap_converted) {
+        uint32_t n = q->cap_converted ? 2 * q->cap_converted : 16;
+        struct mpqc_converted *more = MPQC_NEW_ARRAY(&q->p->scratch, struct mpqc_converted, n);
+        if (!more) return MPQC_OOM(q->cx);
+        if (q->n_converted) memcpy(more, q->converted, q->n_converted * sizeof *more);
+        q->converted = more;
+        q->cap_converted = n;
+    }
+    q->converted[q->n_converted++] = (struct mpqc_converted){v, made};
+    return MPQC_OK;
+}
+
 /* From one scale to another: with as many fraction bits as the factor allows. */
 static mpqc_status convert(struct mpqc_quantiser *q, mpqc_vid v, struct mpqc_params to,
                            mpqc_vid *out)
 {
     double scale = (double)mpqc_params_of_new(q, v).scale;
     int f = 6;
+    *out = find_converted(q, v, to);
+    if (*out != MPQC_NONE) return MPQC_OK;
     while (f > 0 && ldexp(scale / (double)to.scale, f) >= MAX_RESCALE) f--;
     mpqc_vid fixed;
     MPQC_TRY(mpqc_lower_rescale(q, v, 1, ldexpf(to.scale, -f), &fixed));
-    return mpqc_lower_narrow(q, NULL, fixed, to, f, out);
+    MPQC_TRY(mpqc_lower_narrow(q, NULL, fixed, to, f, out));
+    return remember_converted(q, v, *out);
 }
 
 mpqc_status mpqc_as_int(struct mpqc_quantiser *q, mpqc_vid v, const struct mpqc_params *want,
