@@ -92,7 +92,8 @@ static int amount(struct mpqc_amount *a, const char *flag, const char *value,
 {
     char *end;
     double x = strtod(value, &end);
-    bool good = end != value && isfinite(x) && x > 0 && strpbrk(value, "xX") != value + 1;
+    bool hexadecimal = value[0] == '0' && (value[1] == 'x' || value[1] == 'X');
+    bool good = end != value && isfinite(x) && x > 0 && !hexadecimal;
     if (good && relative && strcmp(end, "x") == 0) {
         *a = (struct mpqc_amount){.set = true, .relative = true, .value = x, .text = value};
         return 0;

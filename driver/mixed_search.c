@@ -126,14 +126,21 @@ static mpqc_status bisect(struct search *s)
     MPQC_TRY(plan_within(s, hi, &entry));
     MPQC_TRY(judge(s, entry));
     if (!good_enough(s, &s->tried[entry])) return MPQC_OK; /* nothing better to be had */
+    bool failed = false;
     for (int i = 0; i < BISECTIONS && hi - lo > SMALLEST_STEP * hi; i++) {
         double mid = lo + (hi - lo) / 2;
         MPQC_TRY(plan_within(s, mid, &entry));
         MPQC_TRY(judge(s, entry));
-        if (good_enough(s, &s->tried[entry])) hi = s->tried[entry].total[s->cost];
-        else lo = mid;
+        if (good_enough(s, &s->tried[entry])) {
+            hi = s->tried[entry].total[s->cost];
+        } else {
+            lo = mid;
+            failed = true;
+        }
     }
-    return MPQC_OK;
+    if (failed) return MPQC_OK;
+    MPQC_TRY(plan_within(s, lo, &entry)); /* the cheapest of all was good enough so far */
+    return judge(s, entry);
 }
 
 /* ---- around the incumbent ---- */

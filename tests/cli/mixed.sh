@@ -1,0 +1,183 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Decisions about bits from outside: budgets are kept, plans can be used again, the
+# files that describe them agree with each other.
+#
+#     sh tests/cli/mixed.sh BIN SOURCE WORK
+set -u
+
+bin=$1
+source=$2
+work=$3
+net=$source/tutorials/networks/fashion_resnet.onnx
+data=/usr/share/datasets/fashion-mnist
+calib="-calib=$data/t10k-images-idx3-ubyte.gz -calib-count=16 -mean=0.2860 -std=0.3530"
+labels=$data/t10k-labels-idx1-ubyte.gz
+passed=0
+failed=0
+
+[ -f "$labels" ] || exit 77
+rm -rf "$work"
+mkdir -p "$work/a" "$work/b" "$work/plain" "$work/found" # a library knows its file's name
+: >"$work/stdout"
+: >"$work/stderr"
+
+verdict() { # NAME PROBLEM
+    if [ -z "$2" ]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "FAILED: $1: $2"
+        sed 's/^/    /' "$work/stderr" "$work/stdout"
+    fi
+}
+
+# compiles NAME FLAG...: mpqc succeeds; its answers are in stdout and stderr.
+compiles() {
+    name=$1
+    shift
+    # shellcheck disable=SC2086 # $calib is several words on purpose
+    "$bin/mpqc" "$net" $calib "$@" >"$work/stdout" 2>"$work/stderr"
+    status=$?
+    problem=
+    [ $status -eq 0 ] || problem="exit status $status"
+    verdict "$name" "$problem"
+}
+
+same() { # NAME FILE FILE
+    problem=
+    cmp "$2" "$3" >"$work/stdout" 2>"$work/stderr" || problem="the files differ"
+    verdict "$1" "$problem"
+}
+
+# says NAME PATTERN: in what mpqc printed last.
+says() {
+    problem=
+    cat "$work/stdout" "$work/stderr" | grep -Eq -- "$2" || problem="no '$2'"
+    verdict "$1" "$problem"
+}
+
+# holds NAME AWK-CONDITION FILE: the awk program prints nothing about the file.
+holds() {
+    problem=$(awk -F, "$2" "$3")
+    verdict "$1" "$problem"
+}
+
+# factor NAME LIMIT: the plan's share of the weights of uniform w8a8 is at most LIMIT.
+factor() {
+    share=$(sed -n 's/^plan .*weights [^(]*(\([0-9.]*\)x).*/\1/p' "$work/stdout")
+    problem=$(echo "$share" | awk -v limit="$2" '!($1 > 0 && $1 <= limit) { print "share " $1 }')
+    verdict "$1" "$problem"
+}
+
+# ---- plans ----
+metric=-sensitivity=weight-mse
+compiles 'a plan' $metric -max-size=0.6x -o "$work/a/model.so" -dump-config="$work/a.plan" \
+    -dump-sensitivity="$work/s.txt"
+says 'a plan: summary' '^bits .*by ilp, sensitivity weight-mse, proven optimal'
+factor 'a plan: size' 0.6005
+compiles 'again' $metric -max-size=0.6x -o "$work/b/model.so" -dump-config="$work/b.plan"
+same 'again: the same library' "$work/a/model.so" "$work/b/model.so"
+same 'again: the same plan' "$work/a.plan" "$work/b.plan"
+compiles 'as pins' -pin="$work/a.plan" -o "$work/b/model.so" -dump-config="$work/b.plan"
+says 'as pins: summary' '^bits .*by pins'
+same 'as pins: the same library' "$work/a/model.so" "$work/b/model.so"
+same 'as pins: the same plan' "$work/a.plan" "$work/b.plan"
+compiles 'loaded sensitivity' -load-sensitivity="$work/s.txt" -max-size=0.6x -o "$work/b/model.so" \
+    -dump-sensitivity="$work/s2.txt"
+same 'loaded sensitivity: the same library' "$work/a/model.so" "$work/b/model.so"
+same 'loaded sensitivity: the same table' "$work/s.txt" "$work/s2.txt"
+compiles 'bytes' $metric -max-size=100KB -o "$work/b/model.so" -v
+says 'bytes: why' 'w.a. .* -max-size binds, shadow price'
+
+# ---- eight bits everywhere, asked for in three ways ----
+compiles 'plain' -o "$work/plain/model.so"
+compiles 'pinned to eight bits' '-pin=.=w8a8' -o "$work/b/model.so"
+same 'pinned to eight bits: as plain' "$work/plain/model.so" "$work/b/model.so"
+compiles 'no need for less' $metric -max-size=1x -o "$work/b/model.so"
+same 'no need for less: as plain' "$work/plain/model.so" "$work/b/model.so"
+compiles 'one candidate' $metric -candidates=w8a8 -max-size=1x -o "$work/b/model.so"
+same 'one candidate: as plain' "$work/plain/model.so" "$work/b/model.so"
+
+# ---- pins and candidates within a budget ----
+compiles 'pins in a plan' $metric -max-size=0.5x -pin='^/stage3/=w3a8' -pin=op:Gemm=w6a8 \
+    -o "$work/b/model.so" -dump-config="$work/b.plan"
+problem=$(grep '/stage3/' "$work/b.plan" | grep -v '=w3a8$')
+[ "$(grep -c '/stage3/.*=w3a8' "$work/b.plan")" -gt 2 ] || problem="$problem; stage3 is missing"
+grep -q '^^/head/Gemm$=w6a8$' "$work/b.plan" || problem="$problem; the head is not w6a8"
+verdict 'pins in a plan: obeyed' "$problem"
+factor 'pins in a plan: size' 0.5005
+compiles 'candidates' $metric -max-size=0.7x -candidates=w8a8,w4a8 -o "$work/b/model.so" \
+    -dump-config="$work/b.plan"
+verdict 'candidates: obeyed' "$(grep -Ev '^#|=w[84]a8$' "$work/b.plan")"
+compiles 'pins alone' -pin='^/stem=w4a8' -o "$work/b/model.so" -dump-config="$work/b.plan"
+verdict 'pins alone: the rest has 8 bits' \
+    "$(grep -v '^#' "$work/b.plan" | grep -v '^^/stem/Conv$=w4a8$' | grep -v '=w8a8$')"
+
+# ---- strategies ----
+for s in ilp greedy uniform random reverse; do
+    compiles "$s" -load-sensitivity="$work/s.txt" -mixed=$s -max-size=0.6x -o "$work/b/model.so" \
+        -report="$work/$s.csv"
+    factor "$s: size" 0.6005
+    says "$s: named" "^bits .*by $s"
+done
+compiles 'several bounds' -load-sensitivity="$work/s.txt" -max-size=0.8x -max-bops=0.5x -o "$work/b/model.so"
+says 'several bounds: bops' 'bops [^(]*\(0\.(4[0-9]*|500)x\)'
+compiles 'smallest within a loss' -load-sensitivity="$work/s.txt" -max-omega=0.05 -o "$work/b/model.so" \
+    -report="$work/r.csv"
+compiles 'random, another seed' -load-sensitivity="$work/s.txt" -mixed=random -seed=1 \
+    -max-size=0.6x -o "$work/b/model.so" -dump-config="$work/r1.plan"
+compiles 'random, that seed again' -load-sensitivity="$work/s.txt" -mixed=random -seed=1 \
+    -max-size=0.6x -o "$work/b/model.so" -dump-config="$work/r2.plan"
+same 'random: decided by the seed' "$work/r1.plan" "$work/r2.plan"
+
+# ---- the front, and the search for an accuracy ----
+compiles 'front' -load-sensitivity="$work/s.txt" -pareto="$work/front.csv" -o "$work/b/model.so"
+holds 'front: more bytes, less loss' '
+    NR == 1 && $0 != "size_bytes,latency_ns,bops,omega,top1,drop,plan" { print "header " $0 }
+    NR > 1 && NF != 7 { print "line " NR }
+    NR > 2 && ($1 <= size || $4 >= omega) { print "line " NR " is no better than the one before" }
+    { size = $1; omega = $4 }
+    END { if (NR < 9) print "only " NR " lines" }' "$work/front.csv"
+compiles 'search' -load-sensitivity="$work/s.txt" -max-drop=2 -labels="$labels" -eval-count=48 \
+    -o "$work/found/model.so" -dump-config="$work/found.plan" -pareto="$work/front.csv"
+says 'search: told' '^search .*evaluated on 48 labelled samples: float [0-9.]+ %, integer'
+holds 'search: front has accuracies' 'NR > 1 && ($5 == "" || $6 == "") { print "line " NR }' \
+    "$work/front.csv"
+compiles 'search: as pins' -pin="$work/found.plan" -o "$work/b/model.so"
+same 'search: as pins, the same library' "$work/found/model.so" "$work/b/model.so"
+compiles 'anything goes' -load-sensitivity="$work/s.txt" -max-drop=100 -labels="$labels" \
+    -eval-count=4 -candidates=w4a8,w8a8 -o "$work/b/model.so" -dump-config="$work/b.plan"
+verdict 'anything goes: the cheapest' "$(grep -Ev '^#|=w4a8$' "$work/b.plan")"
+
+# ---- the report ----
+compiles 'report' $metric -max-size=0.6x -report="$work/r.json" -o "$work/b/model.so"
+same 'report: the library is not changed by it' "$work/a/model.so" "$work/b/model.so"
+if command -v python3 >/dev/null; then
+    python3 - "$work/r.json" >"$work/stdout" 2>"$work/stderr" <<'PYTHON'
+import json, sys
+r = json.load(open(sys.argv[1]))
+assert r["strategy"] == "ilp" and r["proven_optimal"] is True, r["strategy"]
+total = r["totals"]["bytes"]
+assert total["binds"] and total["shadow_price"] > 0 and total["plan"] <= total["limit"]
+assert abs(sum(l["bytes"][l["choice"]] for l in r["layers"]) - total["plan"]) < 1e-3
+assert abs(sum(l["omega"][l["choice"]] for l in r["layers"]) / r["totals"]["omega"]["plan"] - 1) < 1e-6
+assert len(r["layers"]) == 16
+for l in r["layers"]:
+    assert l["name"].startswith("/") and l["op"] in ("Conv", "Gemm"), l
+    assert l["sqnr_isolated_db"] > 5 and l["sqnr_accumulated_db"] > 2, l
+    assert 0 <= l["saturation"] < 0.2 and "-max-size binds" in l["reason"], l
+    assert l["macs"] > 0 and l["params"] > 0 and len(l["input"]) in (2, 4), l
+PYTHON
+    status=$?
+    problem=
+    [ $status -eq 0 ] || problem="the JSON is wrong"
+    verdict 'report: JSON' "$problem"
+fi
+holds 'report: CSV' '
+    NR == 1 { n = NF }
+    NF < n { print "line " NR " is short" }
+    END { if (NR != 17) print NR " lines" }' "$work/ilp.csv"
+
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]
