@@ -260,6 +260,12 @@ int mpqc_mixed_check(const struct mpqc_cli *cli, char *err)
 {
     const struct mpqc_mixed_options *o = &cli->mixed;
     bool goal = any_limit(o) || o->max_drop_set || o->pareto || o->minimize_set;
+    bool eight = cli->options.weight_bits == 8 && cli->options.activation_bits == 8;
+    if (!eight && (goal || o->n_pins))
+        return fail(err, "-wbits and -abits are for the same bits everywhere; together with bounds or "
+                         "pins say -pin='.=w4a8', or -candidates");
+    if (o->labels && !goal && !o->metric && !o->dump_sensitivity)
+        return fail(err, "-labels has no effect here; it is for -max-drop, -pareto and -sensitivity");
     if (o->off && goal)
         return fail(err, "-mixed=off contradicts the bounds that are given; leave one of them out");
     if (o->max_drop_set && !o->labels)

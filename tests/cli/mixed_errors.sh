@@ -92,6 +92,7 @@ refuses 'two sensitivities' "-load-sensitivity contradicts" "$calib" -max-size=0
 refuses 'smallest of all' "-minimize without a bound on the loss" "$calib" -minimize=size
 refuses 'loss under loss' "-max-omega bounds what" "$calib" -minimize=loss -max-omega=1
 refuses 'count of nothing' "-eval-count without -labels" "$calib" -max-size=0.5x -eval-count=5
+refuses 'labels for nothing' "-labels has no effect here" "$calib" -labels="$labels"
 refuses 'measure nothing' "-measure contradicts" "$calib" -max-latency=0.9x -cost=analytic \
     -measure=local
 
