@@ -79,6 +79,7 @@ void mpqc_build_init(struct mpqc_build *b, struct mpqc_cx *cx, struct mpqc_graph
     memset(b, 0, sizeof *b);
     b->cx = cx;
     b->g = g;
+    b->first_value = g->n_values;
     b->loc = (struct mpqc_loc){.node = "derivative", .op = "Derivative", .offset = -1};
     mpqc_arena_init(&b->scratch, cx->allocator);
     for (uint32_t i = 0; i < g->n_order; i++) enter(b, g->order[i]);
@@ -119,10 +120,15 @@ mpqc_vid mpqc_build_find(struct mpqc_build *b, enum mpqc_op op, const mpqc_vid *
     return id == MPQC_NONE ? MPQC_NONE : b->g->nodes[id].out[0];
 }
 
-/* Results that are much larger than what they are made of are not worth folding. */
-static bool worth_folding(enum mpqc_op op)
+/* Only what the builder's own constants make: an expression of a network's weights has
+ * derivatives by them.  Results much larger than what they are made of are left alone. */
+static bool may_fold(const struct mpqc_build *b, enum mpqc_op op, const mpqc_vid *in,
+                     uint32_t n_in)
 {
-    return op != MPQC_OP_EXPAND && op != MPQC_OP_PAD;
+    for (uint32_t i = 0; i < n_in; i++) {
+        if (in[i] != MPQC_NONE && in[i] < b->first_value) return false;
+    }
+    return op != MPQC_OP_EXPAND;
 }
 
 mpqc_vid mpqc_build_op(struct mpqc_build *b, enum mpqc_op op, const mpqc_vid *in, uint32_t n_in,
@@ -130,7 +136,7 @@ mpqc_vid mpqc_build_op(struct mpqc_build *b, enum mpqc_op op, const mpqc_vid *in
 {
     mpqc_vid out = mpqc_build_find(b, op, in, n_in, attrs);
     if (out != MPQC_NONE || b->status != MPQC_OK) return out;
-    b->status = worth_folding(op)
+    b->status = may_fold(b, op, in, n_in)
                     ? mpqc_node_fold(b->cx, b->g, op, in, n_in, attrs, b->loc, &out)
                     : mpqc_node_add(b->cx, b->g, op, in, n_in, attrs, b->loc, &out);
     if (b->status != MPQC_OK) return MPQC_NONE;

@@ -3,8 +3,8 @@
  * Writing expressions into a graph: what derivatives and losses are made of.
  *
  * A builder shares: asked for a node that the graph has already (same operator,
- * inputs and attributes), it gives that one's result.  Constant expressions are
- * folded.  Errors stick: after the first one every call returns MPQC_NONE, and
+ * inputs and attributes), it gives that one's result.  Expressions of its own constants
+ * are folded.  Errors stick: after the first one every call returns MPQC_NONE, and
  * `status` says what it was, so that expressions may be nested.
  */
 #ifndef MPQC_IR_BUILD_H
@@ -17,6 +17,7 @@ struct mpqc_build {
     struct mpqc_graph *g;
     struct mpqc_loc loc; /* of the nodes to come */
     mpqc_status status;
+    mpqc_vid first_value; /* that the builder made, or may have */
     struct mpqc_arena scratch;
     mpqc_nid *table; /* open addressing by content; MPQC_NONE: free */
     uint32_t cap, used;
