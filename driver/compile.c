@@ -62,6 +62,9 @@ static mpqc_status check_request(struct job *j)
         w.file = cli->model;
         return MPQC_FAIL(j->cx, IO, w, "cannot be read: %s", strerror(errno));
     }
+    if (cli->mixed.report && (cli->options.stop_after || cli->options.pass_limit))
+        return MPQC_FAIL(j->cx, USAGE, MPQC_NOWHERE,
+                         "-report describes the finished network; leave out -stop-after and -pass-limit");
     MPQC_TRY(mpqc_target_find(j->cx, cli->target ? cli->target : "native", cli->mcpu, &j->target));
     bool needs_data = !(cli->options.stop_after && strcmp(cli->options.stop_after, "simplify") == 0) &&
                       cli->options.pass_limit != 1;
@@ -198,7 +201,10 @@ static mpqc_status compile(struct job *j)
         MPQC_TRY(mpqc_pipeline_run(&j->passes, &j->graph, integer_passes, MPQC_LEN(integer_passes),
                                    &stopped));
     }
-    if (cli->emit == MPQC_OUT_IR && cli->out) return write_ir(j);
+    if (cli->emit == MPQC_OUT_IR && cli->out) {
+        MPQC_TRY(report(j));
+        return write_ir(j);
+    }
     return stopped ? MPQC_OK : finish(j);
 }
 

@@ -29,6 +29,24 @@ static uint32_t tied_to(const struct mpqc_bits *b, uint32_t l, bool *weights)
     return l;
 }
 
+/* Bounds that hold the plan back, and what one more unit of them would be worth.  The
+ * budget of a search is not the user's. */
+static bool put_bounds(const struct mpqc_mixed *m, struct mpqc_buf *to)
+{
+    bool any = false;
+    for (int r = 0; r < MPQC_RES_COUNT; r++) {
+        if (!m->allocation.binds[r]) continue;
+        mpqc_buf_puts(to, any ? ", " : "");
+        if (m->budget.limited[r]) mpqc_buf_puts(to, resource_flag(r));
+        else mpqc_buf_printf(to, "the %s that -max-drop leaves", mpqc_resource_text((enum mpqc_resource)r));
+        mpqc_buf_printf(to, " binds, shadow price %.3g", m->allocation.shadow[r]);
+        any = true;
+    }
+    if (any || !m->allocation.proven) return any;
+    mpqc_buf_puts(to, "no bound binds");
+    return true;
+}
+
 void mpqc_mixed_reason(const struct mpqc_mixed *m, uint32_t l, struct mpqc_buf *to)
 {
     const struct mpqc_bits *b = &m->bits;
@@ -37,16 +55,9 @@ void mpqc_mixed_reason(const struct mpqc_mixed *m, uint32_t l, struct mpqc_buf *
         mpqc_buf_printf(to, "pinned by %s", layer->pin_rule);
         return;
     }
-    bool weights = false, binds = false;
-    for (int r = 0; r < MPQC_RES_COUNT; r++) {
-        if (!m->allocation.binds[r]) continue;
-        mpqc_buf_printf(to, "%s%s binds, shadow price %.3g", binds ? ", " : "", resource_flag(r),
-                        m->allocation.shadow[r]);
-        binds = true;
-    }
-    if (!binds && strcmp(m->strategy, "uniform") != 0 && strcmp(m->strategy, "pins") != 0)
-        mpqc_buf_printf(to, "by %s, no bound binds", m->strategy);
-    else if (!binds) mpqc_buf_puts(to, "not pinned: w8a8");
+    bool weights = false, goal = strcmp(m->strategy, "uniform") && strcmp(m->strategy, "pins");
+    if (!goal) mpqc_buf_puts(to, "not pinned: w8a8");
+    else if (!put_bounds(m, to)) mpqc_buf_printf(to, "chosen by %s", m->strategy);
     uint32_t other = tied_to(b, l, &weights);
     if (other != l)
         mpqc_buf_printf(to, "; %s shared with %s", weights ? "weights" : "input scale",

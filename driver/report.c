@@ -153,6 +153,9 @@ static void json(struct mpqc_buf *to, const struct mpqc_report_job *j,
     else mpqc_buf_puts(to, "null");
     mpqc_buf_puts(to, ", \"cost\": ");
     put_string(to, m->cost);
+    /* another measurement may give other costs, and so another plan */
+    mpqc_buf_printf(to, ", \"reproducible\": %s",
+                    strcmp(m->cost, "measured") == 0 ? "false" : "true");
     mpqc_buf_printf(to, ", \"proven_optimal\": %s", m->allocation.proven ? "true" : "false");
     put_key(to, "gap", m->allocation.gap);
     mpqc_buf_printf(to, ", \"search_nodes\": %" PRIu64 ",\n", m->allocation.nodes);

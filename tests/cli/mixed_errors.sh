@@ -86,7 +86,8 @@ refuses 'drop' "-max-drop wants points" "$calib" -max-drop=101 -labels="$labels"
 refuses 'off, but bounded' "-mixed=off contradicts" "$calib" -mixed=off -max-size=0.5x
 refuses 'nothing to decide' "-mixed without a bound" "$calib" -mixed=ilp
 refuses 'drop without labels' "give -labels=FILE" "$calib" -max-drop=1
-refuses 'labels without samples' "-labels without -calib" -labels="$labels" -load-profile=x
+refuses 'labels without samples' "-labels without -calib" -labels="$labels" -load-profile=x \
+    -max-drop=1
 refuses 'two sensitivities' "-load-sensitivity contradicts" "$calib" -max-size=0.5x \
     -load-sensitivity=x -sensitivity=weight-mse
 refuses 'smallest of all' "-minimize without a bound on the loss" "$calib" -minimize=size
@@ -95,6 +96,9 @@ refuses 'count of nothing' "-eval-count without -labels" "$calib" -max-size=0.5x
 refuses 'labels for nothing' "-labels has no effect here" "$calib" -labels="$labels"
 refuses 'measure nothing' "-measure contradicts" "$calib" -max-latency=0.9x -cost=analytic \
     -measure=local
+
+refuses 'report of nothing' "-report describes the finished network" "$calib" $few \
+    -report="$work/out/r.json" -stop-after=calibrate
 
 # ---- budgets that cannot be met ----
 refuses 'too small' "-max-size: the budget of .* cannot be met; the least .* more" "$calib" $few \
