@@ -196,6 +196,9 @@ struct mpqc_rows {
 struct mpqc_origin {
     int64_t n, top, left;
 };
+/* The origins of a convolution's windows: `n` output pixels of oh x ow from `first` on. */
+void mpqc_window_origins(const struct mpqc_window *w, int64_t oh, int64_t ow, int64_t first,
+                         int64_t n, struct mpqc_origin *o);
 /* Elements k0 .. k0 + k of the windows at o[0 .. rows) as floats, minus `zero`. */
 void mpqc_rows_load(const struct mpqc_rows *p, const struct mpqc_origin *o, int64_t rows,
                     int64_t k0, int64_t k, float *to, int64_t to_stride);

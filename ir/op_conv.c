@@ -165,14 +165,6 @@ struct conv {
     int32_t zero;
 };
 
-static struct mpqc_origin window_at(const struct conv *c, int64_t pixel)
-{
-    int64_t oh = pixel / c->ow % c->oh, ow = pixel % c->ow;
-    return (struct mpqc_origin){.n = pixel / (c->oh * c->ow),
-                                .top = oh * c->win.sh - c->win.pt,
-                                .left = ow * c->win.sw - c->win.pl};
-}
-
 /* ---- depthwise: one input channel a group, vectors over channels ------------------- */
 
 #define DEPTHWISE_CHANNELS 64
@@ -297,7 +289,7 @@ void mpqc_ref_conv(const struct mpqc_node *n, const struct mpqc_tensor *const *i
         .x = x, .nw = wd[1], .dh = c.win.dh, .dw = c.win.dw, .channels = c.ic, .zero = c.zero};
     for (int64_t p0 = 0; p0 < pixels; p0 += MPQC_GEMM_ROWS) {
         int64_t np = pixels - p0 < MPQC_GEMM_ROWS ? pixels - p0 : MPQC_GEMM_ROWS;
-        for (int64_t r = 0; r < np; r++) at[r] = window_at(&c, p0 + r);
+        mpqc_window_origins(&c.win, c.oh, c.ow, p0, np, at);
         for (int64_t g = 0; g < groups; g++) {
             struct mpqc_gemm p = {0};
             set_weights(&p, w, wd[3], g * c.oc, c.oc);

@@ -137,20 +137,29 @@ struct conv_dx {
     struct phase h, v; /* rows, columns */
 };
 
-/* Where the window in dy of input pixel `pixel` of the phase begins; *at is the pixel's
- * first element. */
-static struct mpqc_origin outputs_at(const struct conv_dx *c, int64_t pixel, int64_t *at)
+/* For np input pixels of the phase from `first` on: where the window in dy begins, and
+ * the pixel's first element in dx. */
+static void outputs_at(const struct conv_dx *c, int64_t first, int64_t np,
+                       struct mpqc_origin *from, int64_t *at)
 {
     const int64_t *xd = c->dx->type.dims;
-    int64_t per_image = c->h.count * c->v.count;
-    int64_t row = pixel % per_image / c->v.count, col = pixel % c->v.count;
-    int64_t h = c->h.first + row * c->win.sh, w = c->v.first + col * c->win.sw;
-    struct mpqc_origin o = {.n = pixel / per_image};
-    *at = ((o.n * xd[1] + h) * xd[2] + w) * xd[3];
-    /* The last tap has the first output pixel; both quotients are exact. */
-    o.top = (h + c->win.pt - (c->h.tap + (c->h.taps - 1) * c->h.step) * c->win.dh) / c->win.sh;
-    o.left = (w + c->win.pl - (c->v.tap + (c->v.taps - 1) * c->v.step) * c->win.dw) / c->win.sw;
-    return o;
+    int64_t n = first / (c->h.count * c->v.count);
+    int64_t row = first / c->v.count % c->h.count, col = first % c->v.count;
+    /* The last tap has the first output pixel; the quotients are exact. */
+    int64_t top = c->h.first + c->win.pt - (c->h.tap + (c->h.taps - 1) * c->h.step) * c->win.dh;
+    int64_t left = c->v.first + c->win.pl - (c->v.tap + (c->v.taps - 1) * c->v.step) * c->win.dw;
+    top /= c->win.sh;
+    left /= c->win.sw;
+    for (int64_t r = 0; r < np; r++) {
+        int64_t h = c->h.first + row * c->win.sh, w = c->v.first + col * c->win.sw;
+        from[r] = (struct mpqc_origin){n, top + row, left + col};
+        at[r] = ((n * xd[1] + h) * xd[2] + w) * xd[3];
+        if (++col < c->v.count) continue;
+        col = 0;
+        if (++row < c->h.count) continue;
+        row = 0;
+        n++;
+    }
 }
 
 /* panel[k][c] = w[tap of k][c][oc of k] */
@@ -182,7 +191,7 @@ static void dx_rows(const struct conv_dx *c, int64_t first, int64_t np)
     int64_t at[MPQC_GEMM_ROWS], depth = c->h.taps * c->v.taps * c->oc;
     bool dense = c->win.sh == 1 && c->win.sw == 1;
     float *out = (float *)c->dx->data + c->group * c->ic;
-    for (int64_t r = 0; r < np; r++) from[r] = outputs_at(c, first + r, &at[r]);
+    outputs_at(c, first, np, from, at);
     const struct mpqc_rows window = {.x = c->dy,
                                      .nw = c->v.taps,
                                      .dh = c->h.step * c->win.dh / c->win.sh,
@@ -306,18 +315,9 @@ static void load_transposed(const struct conv_dw *c, int64_t k0, int64_t rows, i
     enum { SOME = 16 };
     _Alignas(64) float windows[SOME * MPQC_GEMM_ROWS];
     struct mpqc_origin at[SOME];
-    int64_t n = p0 / (c->oh * c->ow), oh = p0 / c->ow % c->oh, ow = p0 % c->ow;
     for (int64_t q = 0; q < np; q += SOME) {
         int64_t some = np - q < SOME ? np - q : SOME;
-        for (int64_t i = 0; i < some; i++) {
-            at[i] = (struct mpqc_origin){
-                n, oh * c->win.sh - c->win.pt, ow * c->win.sw - c->win.pl};
-            if (++ow < c->ow) continue;
-            ow = 0;
-            if (++oh < c->oh) continue;
-            oh = 0;
-            n++;
-        }
+        mpqc_window_origins(&c->win, c->oh, c->ow, p0 + q, some, at);
         mpqc_rows_load(&c->from, at, some, k0, rows, windows, MPQC_GEMM_ROWS);
         mpqc_gemm_transpose(windows, MPQC_GEMM_ROWS, some, rows, x + q, MPQC_GEMM_K);
     }

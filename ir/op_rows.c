@@ -12,6 +12,20 @@ void mpqc_gemm_clear_rest(float *x, int64_t rows, int64_t k)
         memset(x + rows * MPQC_GEMM_K, 0, (size_t)k * sizeof *x);
 }
 
+void mpqc_window_origins(const struct mpqc_window *w, int64_t oh, int64_t ow, int64_t first,
+                         int64_t n, struct mpqc_origin *o)
+{
+    int64_t image = first / (oh * ow), row = first / ow % oh, col = first % ow;
+    for (int64_t i = 0; i < n; i++) {
+        o[i] = (struct mpqc_origin){image, row * w->sh - w->pt, col * w->sw - w->pl};
+        if (++col < ow) continue;
+        col = 0;
+        if (++row < oh) continue;
+        row = 0;
+        image++;
+    }
+}
+
 /* Elements [from, to) of row i of the window at *o, whose taps are contiguous. */
 static void load_run(const struct mpqc_rows *p, const struct mpqc_origin *o, int64_t i,
                      int64_t from, int64_t to, float *out)
