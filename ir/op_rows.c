@@ -97,17 +97,32 @@ static void transpose_4x4(const float *from, int64_t from_stride, float *to, int
     *(loose_four *)(to + 3 * to_stride) = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
 }
 
-void mpqc_gemm_transpose(const float *from, int64_t from_stride, int64_t rows, int64_t cols,
-                         float *to, int64_t to_stride)
+/* At most BLOCK x BLOCK elements, so that each line of the cache is touched while it is
+ * there: strides are often powers of two, whose lines throw each other out. */
+#define BLOCK 16
+static void transpose_block(const float *from, int64_t from_stride, int64_t rows, int64_t cols,
+                            float *to, int64_t to_stride)
 {
     int64_t whole_rows = rows / 4 * 4, whole_cols = cols / 4 * 4;
-    for (int64_t r = 0; r < whole_rows; r += 4) {
-        for (int64_t c = 0; c < whole_cols; c += 4)
+    for (int64_t c = 0; c < whole_cols; c += 4) {
+        for (int64_t r = 0; r < whole_rows; r += 4)
             transpose_4x4(from + r * from_stride + c, from_stride, to + c * to_stride + r,
                           to_stride);
     }
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t c = r < whole_rows ? whole_cols : 0; c < cols; c++)
             to[c * to_stride + r] = from[r * from_stride + c];
+    }
+}
+
+void mpqc_gemm_transpose(const float *from, int64_t from_stride, int64_t rows, int64_t cols,
+                         float *to, int64_t to_stride)
+{
+    for (int64_t r = 0; r < rows; r += BLOCK) {
+        int64_t nr = rows - r < BLOCK ? rows - r : BLOCK;
+        for (int64_t c = 0; c < cols; c += BLOCK)
+            transpose_block(from + r * from_stride + c, from_stride, nr,
+                            cols - c < BLOCK ? cols - c : BLOCK, to + c * to_stride + r,
+                            to_stride);
     }
 }
