@@ -217,13 +217,66 @@ mpqc_status mpqc_compile(struct mpqc_cx *cx, const struct mpqc_cli *cli)
     return status;
 }
 
-/* Import and simplify; what quantise has no integer form for is found there. */
+/* ---- mpqc -check ---- */
+
+/* Made-up ranges, the same for every value: whether an operator can be compiled does not
+ * depend on them, and nothing that they lead to is kept. */
+static mpqc_status make_up_profile(struct job *j)
+{
+    struct mpqc_arena *keep = &j->passes.keep;
+    struct mpqc_profile *p = MPQC_NEW(keep, struct mpqc_profile);
+    if (!p) return MPQC_OOM(j->cx);
+    p->n_values = j->graph.n_values;
+    p->samples = 1;
+    p->hist = MPQC_NEW_ARRAY(keep, struct mpqc_histogram, p->n_values);
+    uint64_t *bins = MPQC_NEW_ARRAY(keep, uint64_t, MPQC_HIST_BINS);
+    if (!p->hist || !bins) return MPQC_OOM(j->cx);
+    for (uint32_t b = 0; b < MPQC_HIST_BINS; b++) bins[b] = 1;
+    for (mpqc_vid v = 0; v < p->n_values; v++)
+        if (mpqc_value_at(&j->graph, v)->type.dtype == MPQC_DT_F32 && !mpqc_is_const(&j->graph, v))
+            p->hist[v] = (struct mpqc_histogram){
+                .min = -4, .max = 4, .count = MPQC_HIST_BINS, .exp = -9, .bins = bins};
+    j->passes.profile = p;
+    return MPQC_OK;
+}
+
+/* Code for the target, into a file that nobody sees. */
+static mpqc_status check_codegen(struct job *j)
+{
+    struct mpqc_codegen_facts facts;
+    struct mpqc_cli cli = *j->cli;
+    char path[] = "/tmp/mpqc-check.XXXXXX";
+    int fd = mkstemp(path);
+    struct mpqc_where w = {.file = path, .offset = -1};
+    if (fd < 0) return MPQC_FAIL(j->cx, IO, w, "cannot be made: %s", strerror(errno));
+    close(fd);
+    const struct mpqc_cli *asked = j->cli;
+    cli.out = path;
+    cli.emit = MPQC_OUT_OBJ;
+    j->cli = &cli;
+    mpqc_status status = emit(j, &facts);
+    j->cli = asked;
+    unlink(path);
+    return status;
+}
+
+/* Everything that could refuse the network: the importer, which lists all obstacles, then
+ * operators without an integer form, then the code generator. */
 static mpqc_status check(struct job *j)
 {
     bool stopped;
+    MPQC_TRY(mpqc_target_find(j->cx, j->cli->target ? j->cli->target : "native", j->cli->mcpu,
+                              &j->target));
     MPQC_TRY(mpqc_import_onnx(j->cx, j->cli->model, &j->cli->import, &j->graph));
     MPQC_TRY(mpqc_pipeline_run(&j->passes, &j->graph, float_passes, 1, &stopped));
-    printf("%s: supported: %u operators after simplification\n", j->cli->model, j->graph.n_order);
+    uint32_t operators = j->graph.n_order;
+    MPQC_TRY(make_up_profile(j));
+    MPQC_TRY(mpqc_pipeline_run(&j->passes, &j->graph, integer_passes, MPQC_LEN(integer_passes),
+                               &stopped));
+    if (stopped) return MPQC_OK;
+    MPQC_TRY(check_codegen(j));
+    printf("%s: supported: %u operators after simplification, %u kernels, %u in floating point, for %s\n",
+           j->cli->model, operators, j->passes.plan->n_kernels, j->passes.n_islands, j->target.name);
     return MPQC_OK;
 }
 
