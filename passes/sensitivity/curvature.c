@@ -85,7 +85,14 @@ mpqc_status mpqc_curvature_open(struct mpqc_sens_cx *s, double runs, struct mpqc
                          "sensitivities with");
     MPQC_TRY(make_weights(c));
     MPQC_TRY(make_inputs(c));
-    return mpqc_sens_targets(s, &c->loss, c->samples, &c->arena, &c->targets);
+    c->weights.name = "weights";
+    c->inputs.name = "inputs";
+    MPQC_TRY(mpqc_sens_targets(s, &c->loss, c->samples, &c->arena, &c->targets));
+    c->answers = c->targets;
+    if (c->loss.kind != MPQC_LOSS_CROSS_ENTROPY) return MPQC_OK;
+    struct mpqc_sens_loss own = c->loss;
+    own.kind = MPQC_LOSS_KL;
+    return mpqc_sens_targets(s, &own, c->samples, &c->arena, &c->answers);
 }
 
 void mpqc_curvature_close(struct mpqc_curvature *c)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * For the metrics made of derivatives: which values of the network the loss is
- * differentiated by, and Omega from a curvature per layer.
+ * differentiated by, traces of its curvature, and Omega from a curvature per layer.
  *
  * A quantity x (the weights of a layer, or its input) with the error d of quantisation
  * raises the loss by about <d, H d> / 2.  With errors that are independent of each other,
@@ -29,13 +29,15 @@ struct mpqc_curve_set {
     uint32_t n;
     uint32_t *var_of;         /* by layer: variable, or MPQC_NONE */
     uint32_t *sharers;        /* by variable: layers that have it */
+    const char *name;         /* "weights", "inputs" */
 };
 
 struct mpqc_curvature {
     struct mpqc_sens_cx *s;
     struct mpqc_sens_loss loss;
     uint64_t samples;
-    float *targets; /* [samples][count of the target] */
+    float *targets; /* [samples][count of the target]: what the loss compares with */
+    float *answers; /* the same shape: the network's own; targets where there are no labels */
     struct mpqc_arena arena;
     struct mpqc_curve_set weights, inputs;
 };
@@ -49,8 +51,27 @@ uint32_t mpqc_curve_bind(const struct mpqc_curve_set *set, const struct mpqc_sen
                          struct mpqc_sens_run *r);
 const float *mpqc_curve_target(const struct mpqc_curvature *c, uint64_t sample);
 
+/* How a trace is estimated; see trace.c. */
+enum mpqc_curve_method {
+    MPQC_CURVE_BEST,     /* FACTOR where it is exact, else PRODUCTS */
+    MPQC_CURVE_PRODUCTS, /* <v, H v>: any loss, any network */
+    MPQC_CURVE_FACTOR,   /* |J' r|^2: the Gauss-Newton (Fisher) part of H */
+    MPQC_CURVE_LABELS    /* |g|^2: squared gradients of the loss (empirical Fisher) */
+};
+/* Are the diagonal blocks of the Hessian those of the Gauss-Newton matrix?  So when the
+ * loss compares with the network's own answer, or when the logits are piecewise linear in
+ * every layer's weights and input (ReLUs, sums, pools; no products of activations). */
+bool mpqc_curve_gauss_newton(const struct mpqc_curvature *c);
+/* Mean trace (over the elements) and its standard error (over the samples), by variable. */
+mpqc_status mpqc_curve_traces(struct mpqc_curvature *c, const struct mpqc_curve_set *set,
+                              enum mpqc_curve_method method, double *mean, double *error)
+    MPQC_MUST_CHECK;
+
 /* Fills s->bits->omega from curvature per element, by variable of each set: negative ones
  * (a Hessian need not be positive, an estimate even less) count with their magnitude. */
 void mpqc_curve_omega(struct mpqc_curvature *c, const double *by_weight, const double *by_input);
+/* Traces of both sets, Omega, value and error of the report: a whole metric. */
+mpqc_status mpqc_curve_metric(struct mpqc_sens_cx *s, enum mpqc_curve_method method)
+    MPQC_MUST_CHECK;
 
 #endif

@@ -13,14 +13,14 @@ mpqc_status mpqc_sens_range_of(const struct mpqc_sens_cx *s, const struct mpqc_b
                                unsigned bits, struct mpqc_sens_range *out)
 {
     const struct mpqc_pass_cx *p = s->p;
-    const struct mpqc_profile *profile = p->profile;
+    mpqc_vid seen = mpqc_bits_observed(s->g, p->profile, l->input);
     double levels = (double)((1u << bits) - 1), lo, hi;
-    if (!profile || l->input >= profile->n_values || profile->hist[l->input].count == 0)
+    if (seen == MPQC_NONE)
         return MPQC_FAIL(p->cx, DATA, ((struct mpqc_where){.node = l->name, .op = l->op,
                                                            .offset = -1}),
                          "the profile has no values of its input; calibrate again");
-    bool image = mpqc_value_at(s->g, l->input)->def == MPQC_NONE; /* never clipped */
-    mpqc_hist_range(&profile->hist[l->input], image ? MPQC_CALIB_MINMAX : p->options->calibration,
+    bool image = mpqc_value_at(s->g, seen)->def == MPQC_NONE; /* never clipped */
+    mpqc_hist_range(&p->profile->hist[seen], image ? MPQC_CALIB_MINMAX : p->options->calibration,
                     p->options->percentile, (unsigned)levels, &lo, &hi);
     lo = fmin(lo, 0);
     hi = fmax(hi, 0);

@@ -15,7 +15,7 @@
 mpqc_status mpqc_sens_kl(struct mpqc_sens_cx *s)
 {
     const struct mpqc_bits *b = s->bits;
-    struct mpqc_perturb p = {.s = s, .n_variants = mpqc_n_choices, .divergence = true,
+    struct mpqc_perturb p = {.s = s, .divergence = true,
                              .stage = "sensitivity: divergence by layer"};
     const int64_t *labels = s->labels;
     double macs = mpqc_sens_macs(s) * b->n_layers * mpqc_n_choices / 2;

@@ -4,11 +4,11 @@
  *
  * The network is cut at each layer l: `head` is the layer alone, with weights as an
  * input, `tail` is everything behind it in order.  For a sample the float network runs
- * once and leaves the values that tails read; then, for every variant, head runs on
+ * once and leaves the values that tails read; then, for every choice, head runs on
  * fake-quantised inputs and the tail from there.  So a perturbation costs what follows
- * the layer, half a network on average.  For accumulated effects the network that leaves
- * the values is one in which every layer is quantised: what lies before layer l's end
- * depends on the layers up to l alone.
+ * the layer, half a network on average.  With a prefix the network that leaves the values
+ * is one in which every layer is quantised: what lies before layer l depends on the
+ * layers before l alone.
  *
  * Layers are done in chunks, which bounds the memory for tails and fake weights.
  */
@@ -49,20 +49,13 @@ struct worker {
     float *input; /* fake-quantised */
 };
 
-static uint32_t choice_of(const struct mpqc_perturb *p, uint32_t layer, uint32_t variant)
-{
-    return p->chosen ? p->chosen[layer] : variant;
-}
-
-/* Variants that cannot differ are measured once: layers without weights of their own
+/* Choices that cannot differ are measured once: layers without weights of their own
  * have 8 bits there always. */
-static uint32_t same_variant(const struct mpqc_perturb *p, uint32_t layer, uint32_t k)
+static uint32_t same_choice(const struct mpqc_perturb *p, uint32_t layer, uint32_t k)
 {
     if (p->s->bits->layer[layer].weights != MPQC_NONE) return k;
     for (uint32_t j = 0; j < k; j++)
-        if (mpqc_choices[choice_of(p, layer, j)].activation_bits ==
-            mpqc_choices[choice_of(p, layer, k)].activation_bits)
-            return j;
+        if (mpqc_choices[j].activation_bits == mpqc_choices[k].activation_bits) return j;
     return k;
 }
 
@@ -157,10 +150,9 @@ static mpqc_status run_tail(const struct chunk *c, struct mpqc_sens_worker *w, u
     struct worker *k = w->state;
     const struct piece *e = &c->piece[i];
     mpqc_vid y = c->p->s->bits->layer[e->layer].output;
-    bool replaced = !c->p->accumulated;
     for (uint32_t j = 0; j < e->tail.g.n_inputs; j++) {
         mpqc_vid v = e->tail.in[j];
-        k->tail[i].in[j] = v == y && replaced ? k->head[i].out[0] : value_of(c, w, v);
+        k->tail[i].in[j] = v == y ? k->head[i].out[0] : value_of(c, w, v);
     }
     return mpqc_sens_run(&k->tail[i]);
 }
@@ -168,20 +160,19 @@ static mpqc_status run_tail(const struct chunk *c, struct mpqc_sens_worker *w, u
 static mpqc_status measure(const struct chunk *c, struct mpqc_sens_worker *w, double *figures)
 {
     struct worker *k = w->state;
-    const struct mpqc_perturb *p = c->p;
-    uint32_t n = p->accumulated ? 1 : p->n_variants;
-    for (uint32_t i = 0; i < c->n; i++)
-        for (uint32_t v = 0; v < n; v++) {
-            uint32_t layer = c->piece[i].layer, same = p->accumulated ? v : same_variant(p, layer, v);
+    for (uint32_t i = 0; i < c->n; i++) {
+        double *to = figures + 1 + (size_t)i * mpqc_n_choices;
+        for (uint32_t v = 0; v < mpqc_n_choices; v++) {
+            uint32_t same = same_choice(c->p, c->piece[i].layer, v);
             if (same == v) {
-                if (!p->accumulated)
-                    MPQC_TRY(run_head(c, w, i, &mpqc_choices[choice_of(p, layer, v)]));
+                MPQC_TRY(run_head(c, w, i, &mpqc_choices[v]));
                 MPQC_TRY(run_tail(c, w, i));
-                figures[1 + i * n + v] = distance(c, k->exact.out, k->tail[i].out);
+                to[v] = distance(c, k->exact.out, k->tail[i].out);
             } else {
-                figures[1 + i * n + v] = figures[1 + i * n + same];
+                to[v] = to[same];
             }
         }
+    }
     return MPQC_OK;
 }
 
@@ -211,7 +202,7 @@ static mpqc_status open_worker(struct mpqc_sens_worker *w)
         int64_t n = mpqc_type_count(&mpqc_value_at(c->p->s->g, x)->type);
         if (n > most) most = n;
         MPQC_TRY(mpqc_sens_run_open(w, &c->piece[i].tail.g, &k->tail[i]));
-        if (!c->p->accumulated) MPQC_TRY(mpqc_sens_run_open(w, &c->piece[i].head.g, &k->head[i]));
+        MPQC_TRY(mpqc_sens_run_open(w, &c->piece[i].head.g, &k->head[i]));
     }
     k->input = MPQC_NEW_ARRAY(&w->arena, float, (size_t)most);
     return k->input ? MPQC_OK : MPQC_OOM(w->pool->s->p->cx);
@@ -296,22 +287,20 @@ static mpqc_status cut_piece(struct chunk *c, struct piece *e)
 {
     struct mpqc_sens_cx *s = c->p->s;
     while (s->g->order[e->position] != s->bits->layer[e->layer].node) e->position++;
-    if (!c->p->accumulated) MPQC_TRY(cut_head(c, e));
-    for (uint32_t k = 0; !c->p->accumulated && k < c->p->n_variants; k++)
-        MPQC_TRY(prepare_choice(c, e, &mpqc_choices[choice_of(c->p, e->layer, k)]));
+    MPQC_TRY(cut_head(c, e));
+    for (uint32_t k = 0; k < mpqc_n_choices; k++)
+        MPQC_TRY(prepare_choice(c, e, &mpqc_choices[k]));
     c->n_tails++;
     MPQC_TRY(mpqc_sens_cut(s, e->position + 1, s->g->n_order, c->outs, c->n_outs, NULL, &c->arena,
                            &e->tail));
-    if (!c->p->accumulated) keep(c, s->bits->layer[e->layer].input);
-    for (uint32_t i = 0; i < e->tail.g.n_inputs; i++) {
-        mpqc_vid v = e->tail.in[i];
-        if (c->p->accumulated || v != s->bits->layer[e->layer].output) keep(c, v);
-    }
+    keep(c, s->bits->layer[e->layer].input);
+    for (uint32_t i = 0; i < e->tail.g.n_inputs; i++)
+        if (e->tail.in[i] != s->bits->layer[e->layer].output) keep(c, e->tail.in[i]);
     return MPQC_OK;
 }
 
-/* All layers as variant `k` of them says. */
-static mpqc_status quantise_all(struct chunk *c, uint32_t k, struct mpqc_sens_quant *out)
+/* All layers as the prefix says. */
+static mpqc_status quantise_all(struct chunk *c, struct mpqc_sens_quant *out)
 {
     struct mpqc_sens_cx *s = c->p->s;
     uint32_t n = s->bits->n_layers;
@@ -320,7 +309,7 @@ static mpqc_status quantise_all(struct chunk *c, uint32_t k, struct mpqc_sens_qu
     struct mpqc_sens_range *input = MPQC_NEW_ARRAY(&c->arena, struct mpqc_sens_range, n);
     if (c->arena.failed) return MPQC_OOM(s->p->cx);
     for (uint32_t l = 0; l < n; l++) {
-        const struct mpqc_choice *choice = &mpqc_choices[choice_of(c->p, l, k)];
+        const struct mpqc_choice *choice = &mpqc_choices[c->p->prefix[l]];
         const struct mpqc_bits_layer *layer = &s->bits->layer[l];
         if (layer->weights != MPQC_NONE) weights[l] = fake_weights(c, l, choice->weight_bits);
         if (c->arena.failed) return MPQC_OOM(s->p->cx);
@@ -330,48 +319,47 @@ static mpqc_status quantise_all(struct chunk *c, uint32_t k, struct mpqc_sens_qu
     return MPQC_OK;
 }
 
-/* Runs one pool over the samples: layers [first, first + c->n), and for accumulated
- * effects one variant. */
-static mpqc_status run_chunk(struct chunk *c, uint32_t first, uint32_t variant, uint64_t *done,
-                             uint64_t total)
+/* Everything that the workers share. */
+static mpqc_status cut_chunk(struct chunk *c, uint32_t first)
 {
-    static const struct mpqc_sens_task task = {sizeof(struct worker), open_worker, work,
-                                               close_worker};
     struct mpqc_perturb *p = c->p;
     struct mpqc_sens_cx *s = p->s;
     struct mpqc_sens_quant quant;
-    uint32_t per_layer = p->accumulated ? 1 : p->n_variants;
     c->kept = MPQC_NEW_ARRAY(&c->arena, mpqc_vid, s->g->n_values);
     c->slot = MPQC_NEW_ARRAY(&c->arena, uint32_t, s->g->n_values);
-    double *sums = MPQC_NEW_ARRAY(&c->arena, double, 1 + (size_t)CHUNK * per_layer);
     if (c->arena.failed) return MPQC_OOM(s->p->cx);
     for (mpqc_vid v = 0; v < s->g->n_values; v++) c->slot[v] = MPQC_NONE;
     for (uint32_t i = 0; i < c->n; i++) {
         c->piece[i].layer = first + i;
         MPQC_TRY(cut_piece(c, &c->piece[i]));
     }
-    if (p->accumulated) MPQC_TRY(quantise_all(c, variant, &quant));
-    c->n_base = c->n_exact = 1;
-    mpqc_status made = mpqc_sens_cut(s, 0, s->g->n_order, c->kept, c->n_kept,
-                                     p->accumulated ? &quant : NULL, &c->arena, &c->base);
-    mpqc_status made_too = mpqc_sens_cut(s, 0, s->g->n_order, c->outs, c->n_outs, NULL, &c->arena,
-                                         &c->exact);
-    MPQC_TRY(made);
-    MPQC_TRY(made_too);
-    struct mpqc_sens_pool pool = {.s = s, .task = &task, .user = c, .stage = p->stage,
-                                  .n_items = p->samples, .n_figures = 1 + c->n * per_layer,
-                                  .total = total};
+    if (p->prefix) MPQC_TRY(quantise_all(c, &quant));
+    c->n_base = 1;
+    MPQC_TRY(mpqc_sens_cut(s, 0, s->g->n_order, c->kept, c->n_kept, p->prefix ? &quant : NULL,
+                           &c->arena, &c->base));
+    c->n_exact = 1;
+    return mpqc_sens_cut(s, 0, s->g->n_order, c->outs, c->n_outs, NULL, &c->arena, &c->exact);
+}
+
+/* One pool over the samples for layers [first, first + c->n). */
+static mpqc_status run_chunk(struct chunk *c, uint32_t first, uint64_t total)
+{
+    static const struct mpqc_sens_task task = {sizeof(struct worker), open_worker, work,
+                                               close_worker};
+    struct mpqc_perturb *p = c->p;
+    uint32_t n = c->n * mpqc_n_choices;
+    struct mpqc_sens_pool pool = {.s = p->s, .task = &task, .user = c, .stage = p->stage,
+                                  .n_items = p->samples, .n_figures = 1 + n, .total = total};
+    double *sums = MPQC_NEW_ARRAY(&c->arena, double, 1 + (size_t)n);
+    if (!sums) return MPQC_OOM(p->s->p->cx);
+    MPQC_TRY(cut_chunk(c, first));
     mpqc_status status = mpqc_sens_pool_open(&pool);
-    pool.done = *done;
+    pool.done = first / CHUNK * p->samples;
     if (status == MPQC_OK) status = mpqc_sens_pool_run(&pool);
-    *done = pool.done;
     if (status == MPQC_OK) mpqc_sens_pool_sums(&pool, sums);
     mpqc_sens_pool_close(&pool);
     p->signal = sums[0];
-    for (uint32_t i = 0; i < c->n * per_layer; i++) {
-        uint32_t l = first + i / per_layer, k = p->accumulated ? variant : i % per_layer;
-        p->distance[(size_t)l * p->n_variants + k] = sums[1 + i];
-    }
+    memcpy(p->distance + (size_t)first * mpqc_n_choices, sums + 1, n * sizeof *sums);
     return status;
 }
 
@@ -387,18 +375,17 @@ static void release_chunk(struct chunk *c)
 mpqc_status mpqc_perturb_run(struct mpqc_perturb *p)
 {
     struct mpqc_sens_cx *s = p->s;
-    uint32_t n = s->bits->n_layers, passes = p->accumulated ? p->n_variants : 1;
-    uint64_t chunks = (n + CHUNK - 1) / CHUNK, done = 0, total = chunks * passes * p->samples;
+    uint32_t n = s->bits->n_layers;
+    uint64_t total = (n + CHUNK - 1) / CHUNK * p->samples;
+    bool all = !p->divergence || p->loss.classes == 0; /* outputs are compared */
     mpqc_status status = MPQC_OK;
-    for (uint32_t k = 0; k < passes; k++)
-        for (uint32_t first = 0; first < n && status == MPQC_OK; first += CHUNK) {
-            struct chunk c = {.p = p, .n = n - first < CHUNK ? n - first : CHUNK};
-            bool all = !p->divergence || p->loss.classes == 0;
-            c.outs = all ? s->g->outputs : &p->loss.compared;
-            c.n_outs = all ? s->g->n_outputs : 1;
-            mpqc_arena_init(&c.arena, s->p->cx->allocator);
-            status = run_chunk(&c, first, k, &done, total);
-            release_chunk(&c);
-        }
+    for (uint32_t first = 0; first < n && status == MPQC_OK; first += CHUNK) {
+        struct chunk c = {.p = p, .n = n - first < CHUNK ? n - first : CHUNK};
+        c.outs = all ? s->g->outputs : &p->loss.compared;
+        c.n_outs = all ? s->g->n_outputs : 1;
+        mpqc_arena_init(&c.arena, s->p->cx->allocator);
+        status = run_chunk(&c, first, total);
+        release_chunk(&c);
+    }
     return status;
 }

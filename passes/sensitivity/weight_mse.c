@@ -44,7 +44,9 @@ void mpqc_sens_activation_error(const struct mpqc_pass_cx *p, const struct mpqc_
     *power = 1.0 / 3;
     if (!h) return;
     double lo, hi, bin = ldexp(1, h->exp), e = 0, x2 = 0;
-    mpqc_hist_range(h, p->options->calibration, p->options->percentile, levels, &lo, &hi);
+    bool image = mpqc_value_at(g, seen)->def == MPQC_NONE; /* never clipped */
+    mpqc_hist_range(h, image ? MPQC_CALIB_MINMAX : p->options->calibration,
+                    p->options->percentile, levels, &lo, &hi);
     lo = fmin(lo, 0);
     hi = fmax(hi, 0);
     double step = (hi - lo) / levels;
