@@ -35,7 +35,8 @@ enum mpqc_element mpqc_element_of(enum mpqc_dtype t)
     case MPQC_DT_F32: return MPQC_ELEM_F32;
     case MPQC_DT_U8: case MPQC_DT_U4: case MPQC_DT_U3: case MPQC_DT_U2: case MPQC_DT_U1:
     case MPQC_DT_BOOL: return MPQC_ELEM_U8;
-    case MPQC_DT_I8: case MPQC_DT_I4: case MPQC_DT_I3: case MPQC_DT_I2: case MPQC_DT_I1:
+    case MPQC_DT_I8: case MPQC_DT_I6: case MPQC_DT_I5: case MPQC_DT_I4: case MPQC_DT_I3:
+    case MPQC_DT_I2: case MPQC_DT_I1:
         return MPQC_ELEM_I8;
     case MPQC_DT_I16: return MPQC_ELEM_I16;
     case MPQC_DT_I32: return MPQC_ELEM_I32;

@@ -132,18 +132,35 @@ HANDLER(calibration)
     return refuse(err, "calibration", value, "minmax, percentile:99.99, kl, mse");
 }
 
-/* Every layer has 8 bits until the allocation of bits arrives. */
-static int bits(const char *flag, const char *value, unsigned *out, char *err)
+/* Of every layer; layers of their own come by -pin and -mixed. */
+static int bits(const char *flag, const char *value, const char *known, unsigned *out, char *err)
 {
     int64_t n;
     if (mpqc_flag_int(flag, value, 1, 16, &n, err)) return -1;
     *out = (unsigned)n;
-    if (n == 8) return 0;
-    snprintf(err, MPQC_FLAG_ERROR, "-%s=%s is not supported yet; use -%s=8", flag, value, flag);
+    if (n < 10 && strchr(known, (int)('0' + n))) return 0;
+    snprintf(err, MPQC_FLAG_ERROR, "-%s=%s does not exist; it is one of %s", flag, value, known);
     return -1;
 }
-HANDLER(wbits) { CLI; return bits("wbits", value, &cli->options.weight_bits, err); }
-HANDLER(abits) { CLI; return bits("abits", value, &cli->options.activation_bits, err); }
+HANDLER(wbits) { CLI; return bits("wbits", value, "2, 3, 4, 5, 6, 8", &cli->options.weight_bits, err); }
+HANDLER(abits) { CLI; return bits("abits", value, "4, 8", &cli->options.activation_bits, err); }
+HANDLER(rounding)
+{
+    CLI;
+    if (strcmp(value, "gptq") == 0) cli->options.rounding = MPQC_ROUND_GPTQ;
+    else if (strcmp(value, "nearest") == 0) cli->options.rounding = MPQC_ROUND_NEAREST;
+    else return snprintf(err, MPQC_FLAG_ERROR, "-rounding is gptq or nearest, not '%s'", value), -1;
+    return 0;
+}
+HANDLER(weight_clip)
+{
+    CLI;
+    if (strcmp(value, "mse") == 0) cli->options.weight_clip = MPQC_CLIP_MSE;
+    else if (strcmp(value, "minmax") == 0) cli->options.weight_clip = MPQC_CLIP_MINMAX;
+    else return snprintf(err, MPQC_FLAG_ERROR, "-weight-clip is mse or minmax, not '%s'", value), -1;
+    return 0;
+}
+HANDLER(no_bias_correct) { CLI; (void)value; (void)err; cli->options.bias_correct = false; return 0; }
 
 HANDLER(io)
 {
@@ -318,8 +335,12 @@ static const struct mpqc_flag flags[] = {
     {"std", "a,b,c", set_std, "per channel, or one for all; default 1"},
     {"layout", "LAYOUT", set_layout, "of u8 data: nchw (default) or nhwc"},
     {"calibration", "METHOD", set_calibration, "minmax, percentile:99.99, kl, mse"},
-    {"wbits", "N", set_wbits, "bits of weights: 8"},
-    {"abits", "N", set_abits, "bits of activations: 8"},
+    {"wbits", "N", set_wbits, "bits of all weights: 8 (default), 6, 5, 4, 3, 2"},
+    {"abits", "N", set_abits, "bits of all layers' inputs: 8 (default), 4"},
+    {"rounding", "HOW", set_rounding, "of weights below 8 bits: gptq (default), nearest"},
+    {"weight-clip", "HOW", set_weight_clip, "range of weights below 8 bits: mse (default), minmax"},
+    {"no-bias-correct", NULL, set_no_bias_correct,
+     "below 8 bits: leave biases, do not take up the mean error of the weights"},
 #define FLAG(name, metavar, function, help) {name, metavar, mpqc_mixed_set_##function, help},
 #include "driver/mixed_flags.def"
 #undef FLAG

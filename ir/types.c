@@ -60,7 +60,7 @@ bool mpqc_type_same_shape(const struct mpqc_type *a, const struct mpqc_type *b)
            (a->rank == 0 || memcmp(a->dims, b->dims, a->rank * sizeof a->dims[0]) == 0);
 }
 
-/* By value; scales are finite and positive, so bits compare like numbers. */
+/* By value; scales are finite and not 0, so bits compare like numbers. */
 bool mpqc_quant_equal(const struct mpqc_quant *a, const struct mpqc_quant *b)
 {
     if (a == b) return true;
@@ -99,7 +99,10 @@ static const char *quant_problem(const struct mpqc_type *t)
     if (q->count != (q->axis < 0 ? 1u : t->dims[q->axis]))
         return "the number of scales is not the axis's extent";
     for (uint32_t i = 0; i < q->count; i++) {
-        if (!(q->scale[i] > 0) || !isfinite(q->scale[i])) return "a scale is not positive";
+        /* a channel of weights may count backwards (passes/weights.h) */
+        bool negative = q->axis >= 0 && d->kind == MPQC_KIND_SINT && q->scale[i] < 0;
+        if ((!(q->scale[i] > 0) && !negative) || !isfinite(q->scale[i]))
+            return "a scale is not positive";
         if (q->zero[i] < d->min || q->zero[i] > d->max) return "a zero point is out of range";
     }
     return NULL;

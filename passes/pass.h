@@ -20,11 +20,18 @@ enum mpqc_calibration {
     MPQC_CALIB_MSE         /* least expected squared error of quantisation */
 };
 
+/* Weights of fewer than 8 bits. */
+enum mpqc_rounding { MPQC_ROUND_NEAREST, MPQC_ROUND_GPTQ };
+enum mpqc_weight_clip { MPQC_CLIP_MINMAX, MPQC_CLIP_MSE };
+
 /* What the user asked for.  Defaults by mpqc_options_init. */
 struct mpqc_options {
     enum mpqc_calibration calibration;
     double percentile; /* e.g. 99.99 */
     unsigned weight_bits, activation_bits;
+    enum mpqc_rounding rounding;
+    enum mpqc_weight_clip weight_clip;
+    bool bias_correct; /* shift biases by the expected error of the weights */
     bool int_io;      /* -io=int: no quantize / dequantize at the boundary */
     bool allow_float; /* islands of float operators are allowed */
     /* -dump-after, -stop-after: pass names or NULL; dumps go to dump_to */

@@ -5,8 +5,9 @@
  * Uniform affine quantisation with dyadic rescaling, after Jacob et al.,
  * "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-
  * Only Inference" (2018), section 2, and HAWQ-V3 (Yao et al., 2021), section 3:
- *   activations  u8, per tensor, with zero point; the range always includes 0
- *   weights      i8 in [-127, 127], symmetric, per output channel
+ *   activations  u8, per tensor, with zero point; the range always includes 0; 4-bit ones
+ *                keep the container and use 0..15
+ *   weights      i8 in [-127, 127], or fewer bits, symmetric, per output channel
  *   bias         i32 at scale_x * scale_w
  * and every rescaling in the form of ir/dyadic.h.
  *
@@ -18,14 +19,30 @@
  * requires: profile; keeps: names of inputs, outputs and stored values, locs.
  */
 #include "passes/quantise.h"
+#include "passes/replay.h"
 
 static mpqc_status check_options(struct mpqc_quantiser *q)
 {
     const struct mpqc_options *o = q->p->options;
-    if (o->weight_bits == 8 && o->activation_bits == 8) return MPQC_OK;
+    unsigned w = o->weight_bits, a = o->activation_bits;
+    bool known = w == 8 || (w >= 2 && w <= 6);
+    if (known && (a == 8 || a == 4)) return MPQC_OK;
     return MPQC_FAIL(q->cx, INFEASIBLE, MPQC_NOWHERE,
-                     "weights of %u and activations of %u bits are not supported yet; use "
-                     "-wbits=8 -abits=8", o->weight_bits, o->activation_bits);
+                     "weights of %u and activations of %u bits are not supported; -wbits is 2, 3, "
+                     "4, 5, 6 or 8, -abits is 4 or 8", w, a);
+}
+
+/* Weights below 8 bits are rounded for the inputs that their layers will have. */
+static mpqc_status prepare_rounding(struct mpqc_quantiser *q)
+{
+    const struct mpqc_options *o = q->p->options;
+    for (uint32_t i = 0; i < q->clusters.n; i++)
+        q->n_low += mpqc_cluster_is_low(q, &q->clusters.c[i]);
+    if (q->n_low == 0 || (o->rounding == MPQC_ROUND_NEAREST && !o->bias_correct)) return MPQC_OK;
+    if (q->p->data && q->p->data->count > 0) return mpqc_replay_begin(q, &q->replay);
+    mpqc_warn(q->cx, MPQC_NOWHERE, "without calibration samples weights below 8 bits are rounded "
+              "to nearest, which loses accuracy; give -calib as well");
+    return MPQC_OK;
 }
 
 /* ---- operators without integer form ---------------------------------------------------- */
@@ -151,6 +168,7 @@ static mpqc_status boundary_out(struct mpqc_quantiser *q)
 
 static mpqc_status emit_all(struct mpqc_quantiser *q)
 {
+    MPQC_TRY(boundary_in(q));
     uint32_t n = q->g->n_order;
     mpqc_nid *order = mpqc_arena_copy(&q->p->scratch, q->g->order, n * sizeof *order);
     if (!order) return MPQC_OOM(q->cx);
@@ -163,7 +181,7 @@ static mpqc_status emit_all(struct mpqc_quantiser *q)
             MPQC_TRY(mpqc_lower_cluster(q, &q->clusters.c[cluster]));
         }
     }
-    return MPQC_OK;
+    return boundary_out(q);
 }
 
 /* The graph without its dead float half, whose constants are most of its memory. */
@@ -198,8 +216,9 @@ mpqc_status mpqc_pass_quantise(struct mpqc_pass_cx *p, struct mpqc_graph *g)
     q.as_float = MPQC_NEW_ARRAY(&p->scratch, mpqc_vid, q.n_values);
     if (!q.as_int || !q.as_float) return MPQC_OOM(p->cx);
     for (mpqc_vid v = 0; v < q.n_values; v++) q.as_int[v] = q.as_float[v] = MPQC_NONE;
-    MPQC_TRY(boundary_in(&q));
-    MPQC_TRY(emit_all(&q));
-    MPQC_TRY(boundary_out(&q));
+    MPQC_TRY(prepare_rounding(&q));
+    mpqc_status status = emit_all(&q);
+    mpqc_replay_end(q.replay);
+    if (status != MPQC_OK) return status;
     return compact(&q);
 }

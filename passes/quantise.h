@@ -89,6 +89,8 @@ struct mpqc_converted {
     mpqc_vid from, to; /* new values */
 };
 
+struct mpqc_replay;
+
 /* State of the pass. */
 struct mpqc_quantiser {
     struct mpqc_pass_cx *p;
@@ -102,6 +104,9 @@ struct mpqc_quantiser {
     double *least;              /* by root: scale may not be smaller than this */
     struct mpqc_params *pre;    /* by cluster: parameters of `pre` where a table follows */
     double **weight_scale;      /* by cluster: scale per output channel, linear and channel */
+    unsigned *levels;           /* by value, then by root: steps of the range, 255 or 15 */
+    struct mpqc_replay *replay; /* NULL: no weights below 8 bits, or no data */
+    uint32_t low_done, n_low;   /* layers with such weights */
     /* New values by old id, MPQC_NONE when not made (yet). */
     mpqc_vid *as_int, *as_float;
     /* Results of bringing integer values to other parameters: made once each. */
@@ -118,7 +123,14 @@ struct mpqc_params mpqc_params_of(struct mpqc_quantiser *q, mpqc_vid v);
  * is of g.  In `arena`. */
 mpqc_status mpqc_quantise_sharing(struct mpqc_pass_cx *p, struct mpqc_graph *g,
                                   struct mpqc_arena *arena, mpqc_vid **root) MPQC_MUST_CHECK;
-struct mpqc_params mpqc_params_from_range(double lo, double hi, double least);
+struct mpqc_params mpqc_params_from_range(double lo, double hi, double least, unsigned levels);
+/* Steps of the range of value v: 255, or 15 where its readers have 4-bit inputs. */
+unsigned mpqc_levels_of(struct mpqc_quantiser *q, mpqc_vid v);
+/* What was decided about a cluster: by layer, else for all. */
+unsigned mpqc_cluster_weight_bits(const struct mpqc_quantiser *q, const struct mpqc_cluster *c);
+unsigned mpqc_cluster_input_bits(const struct mpqc_quantiser *q, const struct mpqc_cluster *c);
+/* Constant weights of which either has fewer than 8 bits: rounded with care. */
+bool mpqc_cluster_is_low(const struct mpqc_quantiser *q, const struct mpqc_cluster *c);
 /* Observed range of v by the chosen method. */
 void mpqc_observed(const struct mpqc_quantiser *q, mpqc_vid v, enum mpqc_calibration method,
                    double *lo, double *hi);
@@ -136,8 +148,10 @@ struct mpqc_weights {
 };
 mpqc_status mpqc_weights_of(struct mpqc_quantiser *q, const struct mpqc_cluster *c,
                             struct mpqc_weights *out) MPQC_MUST_CHECK;
-/* Scale of every channel, 0 where all weights are 0. */
-double *mpqc_weights_scales(struct mpqc_quantiser *q, const struct mpqc_weights *w);
+/* Magnitude of the scale of every channel, 0 where all weights are 0; below 8 bits a
+ * first guess. */
+double *mpqc_weights_scales(struct mpqc_quantiser *q, const struct mpqc_weights *w,
+                            unsigned bits);
 /* quantise_scales.c: the same for weights [rows][channels] of any number of bits. */
 void mpqc_weights_channel_scales(const float *w, int64_t rows, int64_t channels, unsigned bits,
                                  double *scale);
@@ -147,6 +161,13 @@ double mpqc_weights_fake(const float *w, int64_t rows, int64_t channels, unsigne
  * i32 result, scale[channel] its real scales.  `unit` is the unit of what follows. */
 mpqc_status mpqc_lower_linear(struct mpqc_quantiser *q, const struct mpqc_cluster *c, double unit,
                              mpqc_vid *acc, double **scale, int64_t *n_scale) MPQC_MUST_CHECK;
+
+/* quantise_round.c: codes of weights below 8 bits.  x: the integer input; real scales
+ * times that of x stay below `unit`.  bias[channels]: in, of the float layer; out,
+ * corrected. */
+mpqc_status mpqc_round_cluster(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid x,
+                               double unit, const struct mpqc_weights *w, int8_t *codes,
+                               float *scale, double *bias) MPQC_MUST_CHECK;
 
 /* quantise_emit.c */
 mpqc_status mpqc_lower_cluster(struct mpqc_quantiser *q, const struct mpqc_cluster *c)

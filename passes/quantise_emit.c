@@ -50,7 +50,7 @@ static mpqc_status int_const(struct mpqc_quantiser *q, mpqc_vid v, const struct 
         lo = fmin(lo, (double)x[i]);
         hi = fmax(hi, (double)x[i]);
     }
-    struct mpqc_params p = want ? *want : mpqc_params_from_range(lo, hi, 0);
+    struct mpqc_params p = want ? *want : mpqc_params_from_range(lo, hi, 0, 255);
     uint8_t *data = mpqc_arena_alloc(&q->p->scratch, (size_t)n);
     if (!data) return MPQC_OOM(q->cx);
     for (int64_t i = 0; i < n; i++) {

@@ -30,12 +30,12 @@ mpqc_status mpqc_lower_requant(struct mpqc_quantiser *q, mpqc_vid acc, const dou
     int32_t *mult = MPQC_NEW_ARRAY(&q->p->scratch, int32_t, (size_t)n);
     if (!shift || !mult) return MPQC_OOM(q->cx);
     for (int64_t i = 0; i < n; i++) {
-        double r = acc_scale[i] / (double)unit;
+        double r = fabs(acc_scale[i]) / (double)unit;
         if (mpqc_dyadic_from_real(r, (int)mult_bits, &shift[i], &mult[i]) != 0)
             return MPQC_FAIL(q->cx, INFEASIBLE, here(q),
                              "the result needs a finer scale than its accumulator has (factor %g); "
                              "its calibrated range is far too small", r);
-        if (sign < 0) mult[i] = -mult[i];
+        if ((sign < 0) != (acc_scale[i] < 0)) mult[i] = -mult[i];
     }
     mpqc_vid in[3] = {acc, MPQC_NONE, MPQC_NONE};
     MPQC_TRY(i32_const(q, n, shift, position, &in[1]));
@@ -63,22 +63,23 @@ struct mpqc_params mpqc_cluster_params(struct mpqc_quantiser *q, const struct mp
     return mpqc_cluster_has_table(c) ? q->pre[c - q->clusters.c] : mpqc_params_of(q, c->out);
 }
 
-static int64_t code_of(double real, struct mpqc_params p)
+static int64_t code_of(double real, struct mpqc_params p, unsigned levels)
 {
     double code = rint(real / (double)p.scale) + p.zero;
-    return (int64_t)fmin(fmax(code, 0), 255); /* infinities included */
+    return (int64_t)fmin(fmax(code, 0), levels); /* infinities included */
 }
 
 mpqc_status mpqc_lower_narrow(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid v,
                              struct mpqc_params to, int frac, mpqc_vid *out)
 {
     double lo = -INFINITY, hi = INFINITY;
+    unsigned levels = c && !mpqc_cluster_has_table(c) ? mpqc_levels_of(q, c->out) : 255;
     if (c) mpqc_chain_limits(q->g, c->chain, c->n_clamp, &lo, &hi);
     struct mpqc_attrs attrs = {0};
     mpqc_attrs_int(&attrs, MPQC_ATTR_FRAC, frac);
     mpqc_attrs_int(&attrs, MPQC_ATTR_ZERO, to.zero);
-    mpqc_attrs_int(&attrs, MPQC_ATTR_LO, code_of(lo, to));
-    mpqc_attrs_int(&attrs, MPQC_ATTR_HI, code_of(hi, to));
+    mpqc_attrs_int(&attrs, MPQC_ATTR_LO, code_of(lo, to, levels));
+    mpqc_attrs_int(&attrs, MPQC_ATTR_HI, code_of(hi, to, levels));
     mpqc_attrs_string(&attrs, MPQC_ATTR_TO, "u8");
     MPQC_TRY(mpqc_emit(q, MPQC_OP_NARROW, &v, 1, &attrs, out));
     if (!c || !mpqc_cluster_has_table(c)) return MPQC_OK;
@@ -89,13 +90,14 @@ mpqc_status mpqc_lower_table(struct mpqc_quantiser *q, const struct mpqc_cluster
                             mpqc_vid *out)
 {
     struct mpqc_params from = mpqc_params_of_new(q, v), to = mpqc_params_of(q, c->out);
+    unsigned levels = mpqc_levels_of(q, c->out);
     float x[256];
     uint8_t table[256];
     const int64_t dims[1] = {256};
     for (int i = 0; i < 256; i++) x[i] = (float)(from.scale * (double)(i - from.zero));
     MPQC_TRY(mpqc_chain_eval(q->cx, q->g, c->chain + c->n_clamp, c->n_chain - c->n_clamp, x, 256));
     /* NaN, e.g. the logarithm of an input that never occurs, is taken as 0 */
-    for (int i = 0; i < 256; i++) table[i] = (uint8_t)code_of(isnan(x[i]) ? 0.0 : x[i], to);
+    for (int i = 0; i < 256; i++) table[i] = (uint8_t)code_of(isnan(x[i]) ? 0.0 : x[i], to, levels);
     mpqc_vid in[2] = {v, mpqc_graph_const(q->g, NULL, mpqc_type_make(MPQC_DT_U8, 1, dims), table,
                                           false)};
     if (in[1] == MPQC_NONE) return MPQC_OOM(q->cx);

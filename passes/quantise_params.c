@@ -13,22 +13,23 @@
 
 #include <math.h>
 
-#define LEVELS 255.0
+#define LEVELS 255u
+#define FEW_LEVELS 15u
 /* Scales stay normal numbers, and so do their reciprocals and products. */
 #define SMALLEST_SCALE 1e-12
 #define FACTOR_MARGIN 1.001
 #define GRID 2049
 
-struct mpqc_params mpqc_params_from_range(double lo, double hi, double least)
+struct mpqc_params mpqc_params_from_range(double lo, double hi, double least, unsigned levels)
 {
     lo = fmin(lo, 0);
     hi = fmax(hi, 0);
-    double scale = (hi - lo) / LEVELS;
+    double scale = (hi - lo) / levels;
     if (hi == lo) scale = 1; /* always zero: any scale will do */
     scale = fmax(fmax(scale, least), SMALLEST_SCALE);
     struct mpqc_params p = {.scale = (float)scale};
     double zero = floor(-lo / p.scale + 0.5);
-    p.zero = (int32_t)fmin(fmax(zero, 0), LEVELS);
+    p.zero = (int32_t)fmin(fmax(zero, 0), levels);
     return p;
 }
 
@@ -47,19 +48,71 @@ static void unite(struct mpqc_quantiser *q, mpqc_vid a, mpqc_vid b)
     q->parent[b] = a;
     q->lo[a] = fmin(q->lo[a], q->lo[b]);
     q->hi[a] = fmax(q->hi[a], q->hi[b]);
+    if (q->levels[b] < q->levels[a]) q->levels[a] = q->levels[b];
+}
+
+unsigned mpqc_levels_of(struct mpqc_quantiser *q, mpqc_vid v)
+{
+    return q->levels[root(q, v)];
 }
 
 struct mpqc_params mpqc_params_of(struct mpqc_quantiser *q, mpqc_vid v)
 {
     v = root(q, v);
-    return mpqc_params_from_range(q->lo[v], q->hi[v], q->least[v]);
+    return mpqc_params_from_range(q->lo[v], q->hi[v], q->least[v], q->levels[v]);
 }
 
 void mpqc_observed(const struct mpqc_quantiser *q, mpqc_vid v, enum mpqc_calibration method,
                    double *lo, double *hi)
 {
     const struct mpqc_histogram *h = &q->p->profile->hist[v];
-    mpqc_hist_range(h, method, q->p->options->percentile, (unsigned)LEVELS, lo, hi);
+    /* With few steps a percentile leaves them far too coarse. */
+    if (q->levels[v] < LEVELS && method == MPQC_CALIB_PERCENTILE) method = MPQC_CALIB_MSE;
+    mpqc_hist_range(h, method, q->p->options->percentile, q->levels[v], lo, hi);
+}
+
+/* ---- decided bits ------------------------------------------------------------------ */
+
+static const struct mpqc_choice *choice_of(const struct mpqc_quantiser *q,
+                                           const struct mpqc_cluster *c)
+{
+    const struct mpqc_bits *b = q->p->bits;
+    for (uint32_t l = 0; b && b->chosen && l < b->n_layers; l++)
+        if (b->layer[l].node == c->core) return &mpqc_choices[b->chosen[l]];
+    return NULL;
+}
+
+unsigned mpqc_cluster_weight_bits(const struct mpqc_quantiser *q, const struct mpqc_cluster *c)
+{
+    const struct mpqc_choice *choice = choice_of(q, c);
+    if (c->rule != MPQC_RULE_LINEAR) return 8;
+    return choice ? choice->weight_bits : q->p->bits ? 8 : q->p->options->weight_bits;
+}
+
+unsigned mpqc_cluster_input_bits(const struct mpqc_quantiser *q, const struct mpqc_cluster *c)
+{
+    const struct mpqc_choice *choice = choice_of(q, c);
+    if (c->rule != MPQC_RULE_LINEAR && c->rule != MPQC_RULE_CHANNEL) return 8;
+    if (choice) return choice->activation_bits;
+    bool all = !q->p->bits && c->rule == MPQC_RULE_LINEAR;
+    return all ? q->p->options->activation_bits : 8;
+}
+
+bool mpqc_cluster_is_low(const struct mpqc_quantiser *q, const struct mpqc_cluster *c)
+{
+    return c->rule == MPQC_RULE_LINEAR &&
+           (mpqc_cluster_weight_bits(q, c) < 8 || mpqc_cluster_input_bits(q, c) < 8);
+}
+
+static void set_levels(struct mpqc_quantiser *q)
+{
+    for (mpqc_vid v = 0; v < q->n_values; v++) q->levels[v] = LEVELS;
+    for (uint32_t i = 0; i < q->clusters.n; i++) {
+        const struct mpqc_cluster *c = &q->clusters.c[i];
+        const struct mpqc_node *n = mpqc_node_at(q->g, c->core);
+        mpqc_vid x = mpqc_is_const(q->g, n->in[0]) ? n->in[1] : n->in[0];
+        if (mpqc_cluster_input_bits(q, c) == 4) q->levels[x] = FEW_LEVELS;
+    }
 }
 
 double mpqc_observed_peak(const struct mpqc_quantiser *q, mpqc_vid v)
@@ -114,7 +167,7 @@ static void share(struct mpqc_quantiser *q)
         const struct mpqc_node *n = mpqc_node_at(g, c->core);
         mpqc_vid out = n->out[0];
         if (c->rule == MPQC_RULE_JOIN) join(q, n);
-        if (c->rule == MPQC_RULE_SOFTMAX) q->hi[out] = LEVELS / 256;
+        if (c->rule == MPQC_RULE_SOFTMAX) q->hi[out] = LEVELS / 256.0;
         if (c->rule != MPQC_RULE_SAME) continue;
         unite(q, n->in[0], out);
         if (n->op == MPQC_OP_PAD) {
@@ -166,7 +219,7 @@ static mpqc_status table_range(struct mpqc_quantiser *q, const struct mpqc_clust
                                double *hi)
 {
     struct mpqc_params out = mpqc_params_of(q, c->out);
-    double bottom = -(double)out.zero * out.scale, top = bottom + LEVELS * out.scale;
+    double bottom = -(double)out.zero * out.scale, top = bottom + (double)mpqc_levels_of(q, c->out) * out.scale;
     float x[GRID], y[GRID];
     double f[GRID];
     mpqc_observed(q, c->pre, MPQC_CALIB_MINMAX, lo, hi);
@@ -202,7 +255,7 @@ double mpqc_accumulator_scale(struct mpqc_quantiser *q, uint32_t cluster)
             lo = fmin(lo, (double)((const float *)k->data)[i]);
             hi = fmax(hi, (double)((const float *)k->data)[i]);
         }
-        return sx * mpqc_params_from_range(lo, hi, 0).scale;
+        return sx * mpqc_params_from_range(lo, hi, 0, LEVELS).scale;
     }
     return sx; /* means: a window may hold a single element */
 }
@@ -241,7 +294,7 @@ static mpqc_status settle(struct mpqc_quantiser *q, bool *changed)
         if (mpqc_cluster_has_table(c)) {
             double lo = 0, hi = 0;
             MPQC_TRY(table_range(q, c, &lo, &hi));
-            q->pre[i] = mpqc_params_from_range(lo, hi, least);
+            q->pre[i] = mpqc_params_from_range(lo, hi, least, LEVELS);
         } else if (!c->wide && mpqc_params_of(q, c->out).scale < least) {
             mpqc_vid r = root(q, c->out);
             q->least[r] = least;
@@ -258,7 +311,7 @@ static mpqc_status weight_scales(struct mpqc_quantiser *q)
         struct mpqc_weights w;
         if (c->rule != MPQC_RULE_LINEAR && c->rule != MPQC_RULE_CHANNEL) continue;
         MPQC_TRY(mpqc_weights_of(q, c, &w));
-        q->weight_scale[i] = mpqc_weights_scales(q, &w);
+        q->weight_scale[i] = mpqc_weights_scales(q, &w, mpqc_cluster_weight_bits(q, c));
         if (!q->weight_scale[i]) return MPQC_OOM(q->cx);
     }
     return MPQC_OK;
@@ -271,7 +324,9 @@ static mpqc_status make_forest(struct mpqc_quantiser *q)
     q->parent = MPQC_NEW_ARRAY(a, mpqc_vid, q->n_values);
     q->lo = MPQC_NEW_ARRAY(a, double, q->n_values);
     q->hi = MPQC_NEW_ARRAY(a, double, q->n_values);
+    q->levels = MPQC_NEW_ARRAY(a, unsigned, q->n_values);
     if (a->failed) return MPQC_OOM(q->cx);
+    set_levels(q);
     MPQC_TRY(observe_all(q));
     share(q);
     return MPQC_OK;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Weights to integers: symmetric, one scale per output channel, in [-127, 127];
- * bias in int32 at scale_x * scale_w.
+ * Weights to integers: symmetric, one scale per output channel, in [-127, 127]; bias in
+ * int32 at scale_x * scale_w.  Fewer than 8 bits: see quantise_round.c.
  *
  * The proof that no accumulator overflows.  Templates may add products in any order,
  * and may feed x or x - 128 instead of x - zero, with the difference in the bias.
@@ -13,6 +13,7 @@
  * integer) gets a larger weight scale.
  */
 #include "passes/quantise.h"
+#include "passes/weights.h"
 
 #include <math.h>
 
@@ -96,10 +97,20 @@ mpqc_status mpqc_weights_of(struct mpqc_quantiser *q, const struct mpqc_cluster 
     return check_finite(q, out);
 }
 
-double *mpqc_weights_scales(struct mpqc_quantiser *q, const struct mpqc_weights *w)
+double *mpqc_weights_scales(struct mpqc_quantiser *q, const struct mpqc_weights *w, unsigned bits)
 {
-    double *scale = MPQC_NEW_ARRAY(&q->p->scratch, double, (size_t)w->channels);
-    if (scale) mpqc_weights_channel_scales(w->w, w->rows, w->channels, 8, scale);
+    struct mpqc_arena *a = &q->p->scratch;
+    double *scale = MPQC_NEW_ARRAY(a, double, (size_t)w->channels);
+    if (scale && bits == 8) mpqc_weights_channel_scales(w->w, w->rows, w->channels, 8, scale);
+    if (!scale || bits == 8) return scale;
+    /* a first guess by rounding without data */
+    struct mpqc_round r = {.k = w->rows, .channels = w->channels, .w = w->w, .bits = bits,
+                           .stride = w->channels, .clip = q->p->options->weight_clip,
+                           .rounding = MPQC_ROUND_NEAREST, .threads = q->cx->threads};
+    r.q = MPQC_NEW_ARRAY(a, int8_t, (size_t)(w->rows * w->channels));
+    r.scale = MPQC_NEW_ARRAY(a, float, (size_t)w->channels);
+    if (a->failed || mpqc_round_weights(q->cx, &r) != MPQC_OK) return NULL;
+    for (int64_t c = 0; c < w->channels; c++) scale[c] = fabs((double)r.scale[c]);
     return scale;
 }
 
@@ -107,23 +118,34 @@ double *mpqc_weights_scales(struct mpqc_quantiser *q, const struct mpqc_weights 
 
 struct channel_job {
     const struct mpqc_weights *w;
+    unsigned bits;
+    bool rounded;    /* codes and scales are there */
     double sx;       /* scale of the input */
+    const double *real_bias; /* NULL: none */
     int8_t *q;       /* [rows][channels] */
     int32_t *bias;
     float *scale;    /* of the weights */
 };
 
-static double quantise_channel(const struct channel_job *j, int64_t c)
+static void nearest_codes(const struct channel_job *j, int64_t c)
+{
+    double s = (double)j->scale[c], most = (double)(1 << (j->bits - 1)) - 1;
+    for (int64_t r = 0; r < j->w->rows; r++) {
+        double v = rint((double)j->w->w[r * j->w->channels + c] / s);
+        j->q[r * j->w->channels + c] = (int8_t)fmin(fmax(v, -most), most);
+    }
+}
+
+/* The bias for the codes, and the bound on partial sums. */
+static double finish_channel(const struct channel_job *j, int64_t c)
 {
     double sum = 0, magnitude = 0, s = (double)j->scale[c];
     for (int64_t r = 0; r < j->w->rows; r++) {
-        double v = rint((double)j->w->w[r * j->w->channels + c] / s);
-        v = fmin(fmax(v, -WEIGHT_MAX), WEIGHT_MAX);
-        j->q[r * j->w->channels + c] = (int8_t)v;
+        double v = j->q[r * j->w->channels + c];
         sum += v;
         magnitude += fabs(v);
     }
-    double bias = j->w->bias ? rint((double)j->w->bias[c] / (j->sx * s)) : 0;
+    double bias = j->real_bias ? rint(j->real_bias[c] / (j->sx * s)) : 0;
     j->bias[c] = fabs(bias) < BOUND ? (int32_t)bias : 0;
     return fabs(bias) + 255.0 * magnitude + 255.0 * fabs(sum);
 }
@@ -135,12 +157,14 @@ static mpqc_status settle_channel(struct mpqc_quantiser *q, const struct channel
 {
     float wanted = j->scale[c];
     if (wanted == 0) j->scale[c] = (float)fmax(unit / (j->sx * 256.0), SMALLEST_SCALE);
-    double bound = quantise_channel(j, c);
+    if (!j->rounded) nearest_codes(j, c);
+    double bound = finish_channel(j, c);
     for (int tries = 0; bound >= BOUND && tries < 64; tries++) {
         j->scale[c] = (float)((double)j->scale[c] * fmax(1.25, fmin(bound / BOUND, 1e6)));
-        bound = quantise_channel(j, c);
+        nearest_codes(j, c);
+        bound = finish_channel(j, c);
     }
-    if (bound >= BOUND || (double)j->scale[c] * j->sx >= unit)
+    if (bound >= BOUND || fabs((double)j->scale[c]) * j->sx >= unit)
         return MPQC_FAIL(q->cx, INFEASIBLE, here(q),
                          "output channel %lld cannot be computed in 32-bit integers: its bias is "
                          "too large for its weights and its calibrated range", (long long)c);
@@ -171,7 +195,7 @@ static mpqc_status make_constants(struct mpqc_quantiser *q, const struct channel
     int32_t *zero = MPQC_NEW_ARRAY(&q->p->scratch, int32_t, n);
     if (!zero) return MPQC_OOM(q->cx);
     struct mpqc_type t = j->w->type;
-    t.dtype = MPQC_DT_I8;
+    t.dtype = mpqc_weight_dtype(j->bits);
     t.quant = mpqc_quant_channel(q->g, (int32_t)t.rank - 1, n, j->scale, zero);
     *w = mpqc_graph_const(q->g, NULL, t, j->q, false);
     const int64_t dims[1] = {n};
@@ -205,13 +229,21 @@ mpqc_status mpqc_lower_linear(struct mpqc_quantiser *q, const struct mpqc_cluste
     MPQC_TRY(mpqc_weights_of(q, c, &w));
     MPQC_TRY(linear_input(q, c, &in[0]));
     size_t n = (size_t)w.channels;
-    struct channel_job j = {.w = &w, .sx = (double)mpqc_params_of_new(q, in[0]).scale};
+    struct channel_job j = {.w = &w, .bits = mpqc_cluster_weight_bits(q, c),
+                            .sx = (double)mpqc_params_of_new(q, in[0]).scale};
     j.q = MPQC_NEW_ARRAY(a, int8_t, (size_t)(w.rows * w.channels));
     j.bias = MPQC_NEW_ARRAY(a, int32_t, n);
     j.scale = MPQC_NEW_ARRAY(a, float, n);
     *scale = MPQC_NEW_ARRAY(a, double, n);
+    double *bias = MPQC_NEW_ARRAY(a, double, n);
     if (a->failed) return MPQC_OOM(q->cx);
-    for (size_t i = 0; i < n; i++) j.scale[i] = (float)q->weight_scale[index][i];
+    for (size_t i = 0; i < n; i++) {
+        j.scale[i] = (float)q->weight_scale[index][i];
+        if (w.bias) bias[i] = (double)w.bias[i];
+    }
+    j.rounded = mpqc_cluster_is_low(q, c);
+    if (w.bias || j.rounded) j.real_bias = bias;
+    if (j.rounded) MPQC_TRY(mpqc_round_cluster(q, c, in[0], unit, &w, j.q, j.scale, bias));
     int64_t raised = 0;
     for (size_t i = 0; i < n; i++) {
         MPQC_TRY(settle_channel(q, &j, (int64_t)i, unit, &raised));
@@ -227,5 +259,5 @@ mpqc_status mpqc_lower_linear(struct mpqc_quantiser *q, const struct mpqc_cluste
     struct mpqc_attrs attrs;
     linear_attrs(&node, c->rule, w.channels, &attrs);
     enum mpqc_op op = c->rule == MPQC_RULE_LINEAR ? node.op : MPQC_OP_CONV;
-    return mpqc_emit(q, op, in, w.bias ? 3 : 2, &attrs, acc);
+    return mpqc_emit(q, op, in, j.real_bias ? 3 : 2, &attrs, acc);
 }
