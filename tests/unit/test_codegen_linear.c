@@ -417,7 +417,8 @@ static struct mpqc_type result_type(const struct test_case *t)
     mpqc_cx_init(&f.cx, NULL);
     mpqc_graph_init(&f.g, NULL);
     mpqc_vid x = add_input(&f, "x", 4, t->x, 0);
-    struct mpqc_type r = f.g.values[add_core(&f, t, x, x)].type;
+    mpqc_vid core = add_core(&f, t, x, x); /* moves f.g.values */
+    struct mpqc_type r = f.g.values[core].type;
     r.quant = NULL;
     mpqc_graph_release(&f.g);
     mpqc_cx_release(&f.cx);
