@@ -37,7 +37,8 @@ static void restrict_candidates(struct mpqc_bits *b, uint32_t candidates)
 {
     for (uint32_t l = 0; candidates && l < b->n_layers; l++) {
         bool *row = b->allowed + (size_t)l * mpqc_n_choices, some = false;
-        for (uint32_t c = 0; c < mpqc_n_choices; c++) some = some || (row[c] && candidates >> c & 1);
+        for (uint32_t c = 0; c < mpqc_n_choices; c++)
+            some = some || (row[c] && candidates >> c & 1);
         for (uint32_t c = 0; some && c < mpqc_n_choices; c++)
             row[c] = row[c] && (candidates >> c & 1);
     }
@@ -51,8 +52,8 @@ static mpqc_status read_pins(struct mpqc_mixed_job *j, struct mpqc_pins *pins)
         bool is_file = access(o->pins[i], F_OK) == 0;
         if (!is_file && !strchr(o->pins[i], '='))
             return MPQC_FAIL(j->cx, USAGE, at_file(o->pins[i]),
-                             "-pin: this is neither a file nor a rule; a rule is PATTERN=CHOICE, as in "
-                             "'^conv1$=w8a8'");
+                             "-pin: this is neither a file nor a rule; a rule is PATTERN=CHOICE, "
+                             "as in '^conv1$=w8a8'");
         if (!is_file) {
             MPQC_TRY(mpqc_pins_add(j->cx, pins, o->pins[i], "-pin"));
             continue;
@@ -70,7 +71,8 @@ static mpqc_status layers(struct mpqc_mixed_job *j)
     MPQC_TRY(mpqc_bits_collect(j->cx, j->graph, &j->passes->keep, b));
     if (b->n_layers == 0)
         return MPQC_FAIL(j->cx, UNSUPPORTED, at_file(j->cli->model),
-                         "the network has no layer with weights, so there are no bits to decide about");
+                         "the network has no layer with weights, so there are no bits to decide "
+                         "about");
     MPQC_TRY(mpqc_bits_tie(j->passes, j->graph, b));
     mpqc_arena_reset(&j->passes->scratch);
     MPQC_TRY(fill_allowed(j));

@@ -69,8 +69,8 @@ HANDLER(minimize)
         m->minimize_set = true;
         return 0;
     }
-    snprintf(err, MPQC_FLAG_ERROR, "-minimize=%s is not known; it is one of loss, size, latency, bops",
-             value);
+    snprintf(err, MPQC_FLAG_ERROR,
+             "-minimize=%s is not known; it is one of loss, size, latency, bops", value);
     return -1;
 }
 
@@ -171,7 +171,8 @@ HANDLER(candidates)
         if (n < sizeof name) memcpy(name, at, n);
         const struct mpqc_choice *c = mpqc_choice_find(name);
         if (!c) {
-            snprintf(err, MPQC_FLAG_ERROR, "-candidates: there is no choice '%.*s'; the choices are",
+            snprintf(err, MPQC_FLAG_ERROR,
+                     "-candidates: there is no choice '%.*s'; the choices are",
                      (int)(n < 32 ? n : 32), at);
             for (uint32_t i = 0; i < mpqc_n_choices; i++) {
                 size_t used = strlen(err);
@@ -262,10 +263,11 @@ int mpqc_mixed_check(const struct mpqc_cli *cli, char *err)
     bool goal = any_limit(o) || o->max_drop_set || o->pareto || o->minimize_set;
     bool eight = cli->options.weight_bits == 8 && cli->options.activation_bits == 8;
     if (!eight && (goal || o->n_pins))
-        return fail(err, "-wbits and -abits are for the same bits everywhere; together with bounds or "
-                         "pins say -pin='.=w4a8', or -candidates");
+        return fail(err, "-wbits and -abits are for the same bits everywhere; together with bounds "
+                         "or pins say -pin='.=w4a8', or -candidates");
     if (o->labels && !goal && !o->metric && !o->dump_sensitivity)
-        return fail(err, "-labels has no effect here; it is for -max-drop, -pareto and -sensitivity");
+        return fail(err, "-labels has no effect here; it is for -max-drop, -pareto and "
+                         "-sensitivity");
     if (o->off && goal)
         return fail(err, "-mixed=off contradicts the bounds that are given; leave one of them out");
     if (o->max_drop_set && !o->labels)
@@ -274,8 +276,8 @@ int mpqc_mixed_check(const struct mpqc_cli *cli, char *err)
     if ((o->max_drop_set || o->labels) && cli->n_calib == 0)
         return fail(err, "-labels without -calib: there are no samples that they could belong to");
     if (o->load_sensitivity && o->metric)
-        return fail(err, "-load-sensitivity contradicts -sensitivity: the file says which metric it "
-                         "holds");
+        return fail(err, "-load-sensitivity contradicts -sensitivity: the file says which metric "
+                         "it holds");
     if (o->limit[MPQC_RES_OMEGA].set && o->minimize_set && o->minimize == MPQC_RES_OMEGA)
         return fail(err, "-max-omega bounds what -minimize=loss minimises; give -minimize=size or "
                          "-minimize=latency");
@@ -284,8 +286,8 @@ int mpqc_mixed_check(const struct mpqc_cli *cli, char *err)
         return fail(err, "-minimize without a bound on the loss gives every layer the fewest bits; "
                          "give -max-omega or -max-drop");
     if (o->strategy && !goal)
-        return fail(err, "-mixed without a bound has nothing to decide; give -max-size, -max-latency, "
-                         "-max-bops, -max-omega, -max-drop or -pareto");
+        return fail(err, "-mixed without a bound has nothing to decide; give -max-size, "
+                         "-max-latency, -max-bops, -max-omega, -max-drop or -pareto");
     if (o->eval_count && !o->labels)
         return fail(err, "-eval-count without -labels: nothing is evaluated");
     if (o->measure && o->cost == MPQC_COST_ANALYTIC)

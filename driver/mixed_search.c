@@ -258,8 +258,8 @@ static void say_miss(const struct search *s)
 {
     const struct mpqc_mixed *m = s->j->out;
     mpqc_warn(s->j->cx, MPQC_NOWHERE,
-              "-max-drop=%g is missed: the most precise plan that the other bounds allow loses %.2f "
-              "points (float %.2f %%, integer %.2f %% of %" PRIu64 " samples); it is compiled",
+              "-max-drop=%g is missed: the most precise plan that the other bounds allow loses "
+              "%.2f points (float %.2f %%, integer %.2f %% of %" PRIu64 " samples); it is compiled",
               s->j->cli->mixed.max_drop, m->float_top1 - m->top1, m->float_top1, m->top1,
               s->n_labels);
 }

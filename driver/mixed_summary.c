@@ -38,7 +38,9 @@ static bool put_bounds(const struct mpqc_mixed *m, struct mpqc_buf *to)
         if (!m->allocation.binds[r]) continue;
         mpqc_buf_puts(to, any ? ", " : "");
         if (m->budget.limited[r]) mpqc_buf_puts(to, resource_flag(r));
-        else mpqc_buf_printf(to, "the %s that -max-drop leaves", mpqc_resource_text((enum mpqc_resource)r));
+        else
+            mpqc_buf_printf(to, "the %s that -max-drop leaves",
+                            mpqc_resource_text((enum mpqc_resource)r));
         mpqc_buf_printf(to, " binds, shadow price %.3g", m->allocation.shadow[r]);
         any = true;
     }
@@ -130,7 +132,8 @@ void mpqc_mixed_print(const struct mpqc_mixed *m)
 void mpqc_mixed_print_layers(const struct mpqc_mixed *m)
 {
     const struct mpqc_bits *b = &m->bits;
-    printf("%-40s %5s %10s %11s %11s  %s\n", "layer", "bits", "bytes", "latency us", "omega", "why");
+    printf("%-40s %5s %10s %11s %11s  %s\n", "layer", "bits", "bytes", "latency us", "omega",
+           "why");
     for (uint32_t l = 0; l < b->n_layers; l++) {
         size_t at = (size_t)l * mpqc_n_choices + b->chosen[l];
         struct mpqc_buf why;

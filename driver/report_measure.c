@@ -105,7 +105,8 @@ static void find_weights(struct measure *m, uint32_t l)
     const struct mpqc_value *w = mpqc_value_at(g, mpqc_node_at(g, m->layer[l].node)->in[1]);
     const struct mpqc_quant *q = w->type.quant;
     int64_t n = mpqc_type_count(&w->type), last = w->type.dims[w->type.rank - 1];
-    if ((uint64_t)n != bl->params || (q->count != 1 && q->axis != (int32_t)w->type.rank - 1)) return;
+    if ((uint64_t)n != bl->params) return;
+    if (q->count != 1 && q->axis != (int32_t)w->type.rank - 1) return;
     float *to = m->layer[l].weights = MPQC_NEW_ARRAY(&m->arena, float, (size_t)n);
     for (int64_t i = 0; to && i < n; i++) {
         int64_t c = q->count == 1 ? 0 : i % last;

@@ -40,7 +40,8 @@ mpqc_status mpqc_text_read(struct mpqc_cx *cx, const char *path, struct mpqc_are
     char block[16384];
     size_t n;
     mpqc_buf_init(&b);
-    while (b.len < LARGEST && (n = fread(block, 1, sizeof block, f)) > 0) mpqc_buf_add(&b, block, n);
+    while (b.len < LARGEST && (n = fread(block, 1, sizeof block, f)) > 0)
+        mpqc_buf_add(&b, block, n);
     int why = ferror(f) ? errno : 0;
     fclose(f);
     *text = b.failed ? NULL : mpqc_arena_copy(arena, b.data ? b.data : "", b.len + 1);

@@ -30,10 +30,12 @@ static const char *unique_name(const struct mpqc_bits *b, uint32_t l, const char
         size_t n = strlen(name);
         same += strncmp(other, name, n) == 0 && (other[n] == '\0' || other[n] == '#');
     }
-    return same == 1 ? mpqc_arena_strdup(arena, name) : mpqc_arena_printf(arena, "%s#%u", name, same);
+    if (same == 1) return mpqc_arena_strdup(arena, name);
+    return mpqc_arena_printf(arena, "%s#%u", name, same);
 }
 
-static void describe(const struct mpqc_graph *g, mpqc_nid id, bool factors, struct mpqc_bits_layer *l)
+static void describe(const struct mpqc_graph *g, mpqc_nid id, bool factors,
+                     struct mpqc_bits_layer *l)
 {
     const struct mpqc_node *n = mpqc_node_at(g, id);
     const struct mpqc_type *out = &mpqc_value_at(g, n->out[0])->type;

@@ -21,7 +21,8 @@
 void mpqc_bits_write_plan(const struct mpqc_bits *b, const uint32_t *chosen, const char *about,
                           struct mpqc_buf *to);
 /* "w8a8 w4a8 w4a8": the choices in the order of the layers. */
-void mpqc_bits_write_choices(const struct mpqc_bits *b, const uint32_t *chosen, struct mpqc_buf *to);
+void mpqc_bits_write_choices(const struct mpqc_bits *b, const uint32_t *chosen,
+                             struct mpqc_buf *to);
 
 void mpqc_bits_write_omega(const struct mpqc_bits *b, const char *metric, struct mpqc_buf *to);
 /* Fills b->omega (allocated in `arena`) and *metric.  Layers are found by name and must

@@ -38,8 +38,8 @@ mpqc_status mpqc_pins_add(struct mpqc_cx *cx, struct mpqc_pins *pins, const char
                          "'op:Gemm=w8a8'", from, rule);
     const struct mpqc_choice *choice = mpqc_choice_find(equals + 1);
     if (!choice)
-        return MPQC_FAIL(cx, USAGE, MPQC_NOWHERE, "%s: '%s': there is no choice '%s'; it is one of %s",
-                         from, rule, equals + 1, choice_names(&cx->arena));
+        return MPQC_FAIL(cx, USAGE, MPQC_NOWHERE,
+                         "%s: '%s': there is no choice '%s'; it is one of %s", from, rule, equals + 1, choice_names(&cx->arena));
     char *pattern = mpqc_arena_strdup(pins->arena, rule);
     if (!pattern || !grow(pins)) return MPQC_OOM(cx);
     pattern[equals - rule] = '\0';
@@ -121,8 +121,8 @@ static mpqc_status apply_one(struct mpqc_cx *cx, struct mpqc_bits *b, const stru
     MPQC_TRY(status);
     if (hits > 0) return MPQC_OK;
     return MPQC_FAIL(cx, USAGE, MPQC_NOWHERE,
-                     "%s: the rule '%s' matches none of the %u layers with weights%s%s%s", pin->from,
-                     pin->rule, b->n_layers, b->n_layers ? "; the first is '" : "",
+                     "%s: the rule '%s' matches none of the %u layers with weights%s%s%s",
+                     pin->from, pin->rule, b->n_layers, b->n_layers ? "; the first is '" : "",
                      b->n_layers ? b->layer[0].name : "", b->n_layers ? "'" : "");
 }
 

@@ -80,7 +80,8 @@ static void names_say_the_bits(void **state)
 static void layers_are_found(void **state)
 {
     static const char *const names[] = {"a", "b.1", "c", "e[0]", "a#2", "n"};
-    static const uint64_t params[] = {288, 32, 64, 64, 64, 8}, macs[] = {18432, 2048, 4096, 4096, 4096, 512};
+    static const uint64_t params[] = {288, 32, 64, 64, 64, 8};
+    static const uint64_t macs[] = {18432, 2048, 4096, 4096, 4096, 512};
     struct fixture f;
     (void)state;
     start(&f, net);
@@ -292,7 +293,8 @@ static void sensitivities_come_back_exactly(void **state)
     const double *before = f.b.omega;
     mpqc_buf_init(&text);
     mpqc_bits_write_omega(&f.b, "weight-mse", &text);
-    assert_int_equal(mpqc_bits_read_omega(&f.r.cx, &f.b, &f.r.p.keep, text.data, "s", &metric), MPQC_OK);
+    assert_int_equal(mpqc_bits_read_omega(&f.r.cx, &f.b, &f.r.p.keep, text.data, "s", &metric),
+                     MPQC_OK);
     assert_string_equal(metric, "weight-mse");
     assert_ptr_not_equal(f.b.omega, before);
     assert_memory_equal(f.b.omega, before, (size_t)LAYERS * mpqc_n_choices * sizeof *before);
@@ -342,8 +344,8 @@ static void other_tables_are_refused(void **state)
     start(&f, net);
     for (size_t i = 0; i < MPQC_LEN(cases); i++) {
         f.r.cx.n_diags = f.r.cx.n_errors = 0;
-        mpqc_status status = mpqc_bits_read_omega(&f.r.cx, &f.b, &f.r.p.keep, cases[i].text, "s.txt",
-                                                  &metric);
+        mpqc_status status = mpqc_bits_read_omega(&f.r.cx, &f.b, &f.r.p.keep, cases[i].text,
+                                                  "s.txt", &metric);
         assert_int_equal(status, cases[i].status);
         if (!cases[i].says) {
             /* choices that the table does not have cannot be decided about */

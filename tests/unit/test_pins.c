@@ -136,7 +136,8 @@ static void mistakes_are_named(void **state)
     struct fixture f;
     (void)state;
     start(&f);
-    refused(&f, "\nnothing=w8a8", "rules.txt:2: the rule 'nothing=w8a8' matches none of the 6 layers");
+    refused(&f, "\nnothing=w8a8",
+            "rules.txt:2: the rule 'nothing=w8a8' matches none of the 6 layers");
     refused(&f, "Conv", "rules.txt:1: 'Conv' is no rule");
     refused(&f, "=w8a8", "is no rule");
     refused(&f, "Conv=w7a8", "there is no choice 'w7a8'");
