@@ -130,6 +130,24 @@ static mpqc_status dump_sensitivity(struct mpqc_mixed_job *j)
     return status;
 }
 
+/* Fewer bits never lose less: metrics that look at a few samples may say so by chance,
+ * and the solver would believe them. */
+static void make_monotone(struct mpqc_bits *b)
+{
+    for (uint32_t l = 0; l < b->n_layers; l++) {
+        double *omega = b->omega + (size_t)l * mpqc_n_choices;
+        /* the table of choices goes from most to least precise, so one sweep is enough */
+        for (uint32_t d = 1; d < mpqc_n_choices; d++)
+            for (uint32_t c = 0; c < d; c++) {
+                const struct mpqc_choice *more = &mpqc_choices[c], *less = &mpqc_choices[d];
+                bool fewer = less->weight_bits <= more->weight_bits &&
+                             less->activation_bits <= more->activation_bits;
+                double least = omega[c] * (1 + 1e-6);
+                if (fewer && omega[d] < least) omega[d] = least;
+            }
+    }
+}
+
 static mpqc_status sensitivity(struct mpqc_mixed_job *j, const int64_t *labels)
 {
     const struct mpqc_mixed_options *o = &j->cli->mixed;
@@ -151,6 +169,7 @@ static mpqc_status sensitivity(struct mpqc_mixed_job *j, const int64_t *labels)
         j->out->error = s.error;
     }
     mpqc_arena_reset(&j->passes->scratch);
+    make_monotone(b);
     return o->dump_sensitivity ? dump_sensitivity(j) : MPQC_OK;
 }
 
