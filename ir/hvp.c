@@ -5,7 +5,7 @@
 
 #include "ir/autodiff.h"
 
-/* What all builders of a file-level function need. */
+/* A graph in the making. */
 struct job {
     struct mpqc_build b;
     struct mpqc_graph *g;
@@ -84,6 +84,8 @@ static mpqc_status finish(struct job *j, struct mpqc_arena *scratch, mpqc_status
     return status == MPQC_OK ? mpqc_graph_normalise(cx, j->g) : status;
 }
 
+static const struct mpqc_type one_number = {.dtype = MPQC_DT_F32, .rank = 1, .dims = {1}};
+
 static void output_or_zero(struct job *j, mpqc_vid v, struct mpqc_type t)
 {
     if (v == MPQC_NONE) v = mpqc_build_zeros(&j->b, t);
@@ -92,17 +94,58 @@ static void output_or_zero(struct job *j, mpqc_vid v, struct mpqc_type t)
 
 static mpqc_status run_probe(struct job *j, const struct mpqc_hvp *h)
 {
-    const struct mpqc_type one = {.dtype = MPQC_DT_F32, .rank = 1, .dims = {1}};
     add_target(j, h);
     add_vectors(j);
     MPQC_TRY(j->b.status);
     MPQC_TRY(second_derivative(j));
     for (uint32_t i = 0; i < j->n; i++) {
         mpqc_vid d = j->grads[i];
-        output_or_zero(j, d == MPQC_NONE ? d : mpqc_build_dot(&j->b, j->v[i], d), one);
+        output_or_zero(j, d == MPQC_NONE ? d : mpqc_build_dot(&j->b, j->v[i], d), one_number);
     }
     mpqc_graph_output(j->g, j->loss);
     return j->b.status;
+}
+
+/* H_z u: (diag(p) - p p^T) u for what ends in a softmax, u for the squared error. */
+static mpqc_vid loss_curvature(struct job *j, enum mpqc_loss_kind kind, int64_t axis, mpqc_vid u)
+{
+    struct mpqc_build *b = &j->b;
+    if (kind == MPQC_LOSS_SQUARED_ERROR) return u;
+    mpqc_vid p = mpqc_loss_own_target(b, kind, j->output);
+    mpqc_vid pu = mpqc_build_mul(b, p, u);
+    mpqc_vid mean = mpqc_build_sum_axis(b, pu, axis);
+    return mpqc_build_2(b, MPQC_OP_SUB, pu, mpqc_build_mul(b, p, mean));
+}
+
+/* With a free variable q of z's type, s = sum_l <v_l, J_l^T q> is linear in q, and its
+ * derivative by q is u = J v, in which q does not occur.  So q may then be replaced by
+ * H_z u, and the terms of s are the results. */
+static mpqc_status run_gauss_newton(struct job *j, const struct mpqc_hvp *h)
+{
+    struct mpqc_build *b = &j->b;
+    mpqc_vid s = MPQC_NONE, u = MPQC_NONE, z = j->output, q;
+    int64_t axis = 0;
+    add_target(j, h);
+    add_vectors(j);
+    MPQC_TRY(b->status);
+    if (h->loss != MPQC_LOSS_SQUARED_ERROR) z = mpqc_loss_logits(j->g, j->output, &axis);
+    q = mpqc_graph_input(j->g, NULL, mpqc_build_type(b, z));
+    if (q == MPQC_NONE) return MPQC_OOM(b->cx);
+    MPQC_TRY(mpqc_autodiff_build(b, mpqc_build_2(b, MPQC_OP_DOT, z, q), j->weights, j->n,
+                                 j->grads));
+    for (uint32_t i = 0; i < j->n; i++) {
+        if (j->grads[i] == MPQC_NONE) continue;
+        j->grads[i] = mpqc_build_dot(b, j->v[i], j->grads[i]);
+        s = mpqc_build_add(b, s, j->grads[i]);
+    }
+    if (s != MPQC_NONE) MPQC_TRY(mpqc_autodiff_build(b, s, &q, 1, &u));
+    if (u != MPQC_NONE) mpqc_graph_replace(j->g, q, loss_curvature(j, h->loss, axis, u));
+    j->g->n_inputs--; /* q */
+    MPQC_TRY(b->status);
+    for (uint32_t i = 0; i < j->n; i++)
+        output_or_zero(j, u == MPQC_NONE ? u : j->grads[i], one_number);
+    mpqc_graph_output(j->g, j->loss);
+    return b->status;
 }
 
 static mpqc_status run_product(struct job *j, const struct mpqc_hvp *h)
@@ -147,6 +190,7 @@ static mpqc_status run_reference(struct job *j, const struct mpqc_hvp *h)
         return finish(&j, &scratch, status);                                                      \
     }
 BUILDER(probe)
+BUILDER(gauss_newton)
 BUILDER(product)
 BUILDER(gradient)
 BUILDER(reference)

@@ -27,7 +27,14 @@ struct mpqc_hvp {
  * loss does not depend on gives 0.  Costs six convolutions for each of the network's. */
 mpqc_status mpqc_hvp_probe(struct mpqc_cx *cx, const struct mpqc_hvp *h,
                            struct mpqc_graph *out) MPQC_MUST_CHECK;
-/* The same inputs; outputs: the vectors (H v)_l, then the loss. */
+/* The same inputs and outputs with the Gauss-Newton matrix G = J^T H_z J in place of H: J
+ * is the Jacobian of the logits (of y, for the squared error) and H_z the Hessian of the
+ * loss by them, for targets of sum 1.  G is positive semidefinite, and equal to H where
+ * the target is the network's own answer (mpqc_hvp_reference), which needs no labels.
+ * Costs four convolutions for each of the network's. */
+mpqc_status mpqc_hvp_gauss_newton(struct mpqc_cx *cx, const struct mpqc_hvp *h,
+                                  struct mpqc_graph *out) MPQC_MUST_CHECK;
+/* The inputs of the probe; outputs: the vectors (H v)_l, then the loss. */
 mpqc_status mpqc_hvp_product(struct mpqc_cx *cx, const struct mpqc_hvp *h,
                              struct mpqc_graph *out) MPQC_MUST_CHECK;
 /* Inputs: the network's, the target.  Outputs: the gradient by each weight, then the loss. */

@@ -80,6 +80,28 @@ static const struct op_text op_texts[] = {
     {MPQC_OP_NARROW, "input %0 : " QI16 "\n %9 = narrow %0 {frac=5, hi=255, lo=0, to=\"u8\", zero=9}"},
     {MPQC_OP_LUT, "input %0 : " QU8 "\n const %1 : u8[256] = random 9\n"
                   "%9 = lut %0, %1 {scale=0x1p-6, zero=1}"},
+    {MPQC_OP_CONV_DX, "input %0 : f32[1,2,2,2] input %1 : f32[3,3,1,2]\n"
+                      "%9 = conv_dx %0, %1 {group=2, pads=[1,1,1,1], shape=[1,4,4,2], strides=[2,2]}"},
+    {MPQC_OP_CONV_DW, "input %0 : f32[1,4,4,2] input %1 : f32[1,2,2,2]\n"
+                      "%9 = conv_dw %0, %1 {group=2, kernel=[3,3], pads=[1,1,1,1], strides=[2,2]}"},
+    {MPQC_OP_MAXPOOL_DX, "input %0 : f32[1,4,4,2] input %1 : f32[1,2,2,2]\n"
+                         "%9 = maxpool_dx %0, %1 {kernel=[2,2], strides=[2,2]}"},
+    {MPQC_OP_MAXPOOL_TAKE, "input %0 : f32[1,4,4,2] input %1 : f32[1,4,4,2]\n"
+                           "%9 = maxpool_take %0, %1 {kernel=[2,2], strides=[2,2]}"},
+    {MPQC_OP_AVGPOOL_DX, "input %0 : f32[1,2,2,2]\n"
+                         "%9 = avgpool_dx %0 {kernel=[2,2], shape=[1,3,3,2]}"},
+    {MPQC_OP_RELU_GRAD, "input %0 : f32[2] input %1 : f32[2]\n %9 = relu_grad %0, %1"},
+    {MPQC_OP_CLIP_GRAD, "input %0 : f32[2] input %1 : f32[2]\n %9 = clip_grad %0, %1 {max=6, min=0}"},
+    {MPQC_OP_REDUCE_MAX_DX, "input %0 : f32[2,3] input %1 : f32[2,1]\n"
+                            "%9 = reduce_max_dx %0, %1 {axes=[1]}"},
+    {MPQC_OP_REDUCE_MAX_TAKE, "input %0 : f32[2,3] input %1 : f32[2,3]\n"
+                              "%9 = reduce_max_take %0, %1 {axes=[1]}"},
+    {MPQC_OP_SLICE_DX, "input %0 : f32[5,2]\n"
+                       "%9 = slice_dx %0 {begin=[4,0], shape=[5,6], step=[-1,3]}"},
+    {MPQC_OP_GATHER_DX, "input %0 : f32[2,3] const %1 : i64[2] = [3,-1]\n"
+                        "%9 = gather_dx %0, %1 {axis=0, shape=[4,3]}"},
+    {MPQC_OP_DOT, "input %0 : f32[2,3] input %1 : f32[2,3]\n %9 = dot %0, %1"},
+    {MPQC_OP_LOGSOFTMAX, "input %0 : f32[2,5]\n %9 = logsoftmax %0 {axis=1}"},
 };
 
 /* Writes "graph { ... }" for entry i; entries beyond the table are the elementwise

@@ -195,7 +195,8 @@ static void cross_entropy(void **state)
     "input %0 : f32[1,8,8,3] const %1 : f32[3,3,3,8] = random 1 const %2 : f32[8] = random 2"     \
     "%3 = conv %0, %1, %2 {pads=[1,1,1,1]} %4 = silu %3"                                          \
     "const %5 : f32[3,3,1,8] = random 3 %6 = conv %4, %5 {group=8, pads=[1,1,1,1], strides=[2,2]}" \
-    "%7 = relu %6 const %8 : f32[1,1,8,8] = random 4 %9 = conv %7, %8 %10 = maxpool %4 {kernel=[2,2], strides=[2,2]}" \
+    "%7 = relu %6 const %8 : f32[1,1,8,8] = random 4 %9 = conv %7, %8"                           \
+    "%10 = maxpool %4 {kernel=[2,2], strides=[2,2]}"                                              \
     "%11 = add %9, %10 %12 = reduce_mean %11 {axes=[1,2]} %13 = reshape %12 {shape=[1,8]}"        \
     "const %14 : f32[8,5] = random 5 %15 = matmul %13, %14 %16 = softmax %15 {axis=1} output %16"
 
@@ -343,6 +344,45 @@ static void own_answer(void **state)
     close_fixture(&f);
 }
 
+/* Against the network's own answer the Gauss-Newton matrix is the Hessian, and against
+ * any other it is the same. */
+static void gauss_newton(void **state)
+{
+    (void)state;
+    static const enum mpqc_loss_kind kinds[] = {MPQC_LOSS_KL, MPQC_LOSS_SQUARED_ERROR};
+    for (size_t k = 0; k < MPQC_LEN(kinds); k++) {
+        struct fixture f;
+        struct made reference, exact, gn;
+        open_text(&f, SMALL, kinds[k]);
+        make(&f, mpqc_hvp_reference, &reference);
+        make(&f, mpqc_hvp_probe, &exact);
+        make(&f, mpqc_hvp_gauss_newton, &gn);
+        assert_int_equal(gn.g.n_inputs, exact.g.n_inputs);
+        assert_true(gn.g.n_order < exact.g.n_order);
+        randomise(&reference, 0);
+        run(&f, &reference);
+        copy_input(&exact, &reference, 0);
+        memcpy(exact.in[1], reference.out[0], 5 * sizeof(float));
+        for (uint32_t l = 0; l < f.h.n; l++) randomise(&exact, 2 + l);
+        for (uint32_t i = 0; i < exact.g.n_inputs; i++) copy_input(&gn, &exact, i);
+        run(&f, &exact);
+        run(&f, &gn);
+        assert_true(gn.out[f.h.n][0] == exact.out[f.h.n][0]);
+        for (uint32_t l = 0; l < f.h.n; l++) {
+            assert_true(fabsf(exact.out[l][0]) > 1e-4f);
+            assert_true(close_to((double)gn.out[l][0], (double)exact.out[l][0], 1e-5));
+        }
+        float before = gn.out[0][0];
+        for (int i = 0; i < 5; i++) gn.in[1][i] = i == 2;
+        run(&f, &gn);
+        assert_true(gn.out[0][0] == before && gn.out[f.h.n][0] != exact.out[f.h.n][0]);
+        unmake(&reference);
+        unmake(&exact);
+        unmake(&gn);
+        close_fixture(&f);
+    }
+}
+
 /* A weight without influence gives zeros. */
 static void no_influence(void **state)
 {
@@ -436,6 +476,7 @@ int main(void)
         cmocka_unit_test(probe_is_product),
         cmocka_unit_test(product_is_difference),
         cmocka_unit_test(own_answer),
+        cmocka_unit_test(gauss_newton),
         cmocka_unit_test(no_influence),
         cmocka_unit_test(two_outputs),
         cmocka_unit_test(bundled_networks),
