@@ -130,6 +130,9 @@ static _Noreturn void become_mpqc(const struct fuzz *f, bool compile)
     struct rlimit memory = {MEMORY, MEMORY};
     if (fd < 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0) _exit(99);
     if (!SANITIZED && setrlimit(RLIMIT_AS, &memory) != 0) _exit(99);
+    /* what a sanitizer finds must not look like a diagnostic */
+    setenv("ASAN_OPTIONS", "exitcode=98", 1);
+    setenv("UBSAN_OPTIONS", "halt_on_error=1:exitcode=98:print_stacktrace=1", 1);
     alarm(SECONDS); /* survives exec; its signal kills */
     if (compile)
         execl(f->mpqc, "mpqc", f->model, "-calib=" TRAIN_IMAGES, "-calib-count=2", "-j", "1",
