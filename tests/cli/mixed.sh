@@ -150,6 +150,15 @@ compiles 'anything goes' -load-sensitivity="$work/s.txt" -max-drop=100 -labels="
     -eval-count=4 -candidates=w4a8,w8a8 -o "$work/b/model.so" -dump-config="$work/b.plan"
 verdict 'anything goes: the cheapest' "$(grep -Ev '^#|=w4a8$' "$work/b.plan")"
 
+net=$source/tutorials/networks/fashion_mobile.onnx
+compiles 'missed' $metric -max-drop=0 -labels="$labels" -eval-count=256 -candidates=w2a8 \
+    -o "$work/b/miss.so"
+says 'missed: said plainly' 'warning: -max-drop=0 is missed: .* loses [0-9.]+ points'
+says 'missed: in the summary' '^search .* \(missed\)$'
+[ -s "$work/b/miss.so" ] && problem= || problem="there is no library"
+verdict 'missed: compiled all the same' "$problem"
+net=$source/tutorials/networks/fashion_resnet.onnx
+
 # ---- the report ----
 compiles 'report' $metric -max-size=0.6x -report="$work/r.json" -o "$work/b/model.so"
 same 'report: the library is not changed by it' "$work/a/model.so" "$work/b/model.so"
