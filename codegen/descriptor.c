@@ -4,6 +4,7 @@
  * follow runtime/mpqc_model.h field by field; all targets are LP64, so natural
  * alignment gives the C layout.
  */
+#include "codegen/linear.h"
 #include "codegen/module.h"
 
 #include <string.h>
@@ -101,9 +102,16 @@ static bool inside(const struct mpqc_graph *g, const struct mpqc_kernel *k, mpqc
     return false;
 }
 
-static uint64_t packed_bytes(const struct mpqc_type *t)
+/* Weights of few bits are packed where that pays. */
+static uint64_t stored_bytes(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
+                             const struct mpqc_node *n, mpqc_vid v)
 {
-    return ((uint64_t)mpqc_type_count(t) * mpqc_dtypes[t->dtype].bits + 7) / 8;
+    const struct mpqc_type *t = &mpqc_value_at(e->graph, v)->type;
+    unsigned bits = 8 * mpqc_dtypes[t->dtype].bytes;
+    struct mpqc_linear l;
+    bool weights = (mpqc_ops[n->op].traits & MPQC_T_LINEAR) && v == n->in[1];
+    if (weights && mpqc_linear_read(e, k, &l) == MPQC_OK) bits = l.bits;
+    return ((uint64_t)mpqc_type_count(t) * bits + 7) / 8;
 }
 
 LLVMValueRef mpqc_layer_constant(struct mpqc_emit_cx *e, const struct mpqc_kernel *k)
@@ -118,7 +126,7 @@ LLVMValueRef mpqc_layer_constant(struct mpqc_emit_cx *e, const struct mpqc_kerne
         for (uint32_t j = 0; j < n->n_in; j++) {
             if (n->in[j] == MPQC_NONE || inside(g, k, n->in[j])) continue;
             const struct mpqc_value *v = mpqc_value_at(g, n->in[j]);
-            if (mpqc_is_const(g, n->in[j])) weights += packed_bytes(&v->type);
+            if (mpqc_is_const(g, n->in[j])) weights += stored_bytes(e, k, n, n->in[j]);
             else activations += mpqc_type_bytes(&v->type);
         }
     }

@@ -59,18 +59,55 @@ static void begin_accumulators(struct gemm *q)
                 }
 }
 
+/* Where the weights of a step are: step i of the bundle of n steps at w + at. */
+struct place {
+    LLVMValueRef w;
+    int64_t at;
+    unsigned i, n;
+};
+
+/* One plane's part of the codes of a step, where it belongs in the byte. */
+static LLVMValueRef unpack_plane(struct gemm *q, LLVMValueRef row, unsigned bits, unsigned step_of,
+                                 unsigned shift)
+{
+    LLVMTypeRef t = LLVMTypeOf(row);
+    LLVMBuilderRef b = q->e->b;
+    unsigned right = bits * (step_of % (8 / bits));
+    if (right > shift) row = LLVMBuildLShr(b, row, mpqc_b_splat(q->e, t, right - shift), "");
+    if (right < shift) row = LLVMBuildShl(b, row, mpqc_b_splat(q->e, t, shift - right), "");
+    return LLVMBuildAnd(b, row, mpqc_b_splat(q->e, t, ((1 << bits) - 1) << shift), "");
+}
+
+/* Vector v of a step's weights; `column` is its first lane in the panel. */
+static LLVMValueRef load_weights(struct gemm *q, struct place from, unsigned v, int64_t column)
+{
+    struct mpqc_emit_cx *e = q->e;
+    struct mpqc_packing form = mpqc_packing_of(q->l->bits);
+    LLVMTypeRef t = LLVMVectorType(e->i8, 4 * q->c->lanes[v]);
+    int64_t row_bytes = 4 * mpqc_columns_lanes(q->c), at = from.at + 4 * column;
+    if (form.n == 0) return mpqc_b_load(e, t, mpqc_b_gep_const(e, from.w, at), 16);
+    LLVMValueRef code = NULL;
+    for (unsigned p = 0; p < form.n; p++) {
+        unsigned bits = form.bits[p], row = from.i / (8 / bits);
+        LLVMValueRef bytes =
+            mpqc_b_load(e, t, mpqc_b_gep_const(e, from.w, at + row * row_bytes), 16);
+        LLVMValueRef part = unpack_plane(q, bytes, bits, from.i, form.shift[p]);
+        code = code ? LLVMBuildOr(e->b, code, part, "") : part;
+        at += (from.n * bits + 7) / 8 * row_bytes;
+    }
+    return LLVMBuildSub(e->b, code, mpqc_b_splat(e, t, 1 << (q->l->bits - 1)), "");
+}
+
 /* One step of four: `bytes` of them exist (4, or fewer where exact loads are needed). */
-static void step(struct gemm *q, LLVMValueRef x, int64_t x_at, LLVMValueRef w, int64_t w_at,
-                 unsigned set, unsigned bytes)
+static void step(struct gemm *q, LLVMValueRef x, int64_t x_at, struct place from, unsigned set,
+                 unsigned bytes)
 {
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_isa *isa = e->target->isa;
     LLVMValueRef ws[MPQC_MAX_COLUMNS][4];
-    for (unsigned v = 0; v < q->c->n; v++) {
-        LLVMTypeRef type = LLVMVectorType(e->i8, 4 * q->c->lanes[v]);
-        isa->prepare_w(e, mpqc_b_load(e, type, mpqc_b_gep_const(e, w, w_at), 16), ws[v]);
-        w_at += 4 * q->c->lanes[v];
-    }
+    int64_t column = 0;
+    for (unsigned v = 0; v < q->c->n; column += q->c->lanes[v++])
+        isa->prepare_w(e, load_weights(q, from, v, column), ws[v]);
     for (int64_t m = 0; m < q->mh * q->mw; m++) {
         int64_t at = m / q->mw * q->l->x_row + m % q->mw * q->l->x_col;
         LLVMValueRef p = mpqc_b_gep_const(e, x, x_at + at), xs[4], part[4], x4;
@@ -101,7 +138,17 @@ static int64_t step_bytes(const struct gemm *q)
 /* Are n steps worth straight-line code? */
 static bool short_enough(const struct gemm *q, int64_t n)
 {
-    return n * mpqc_step_code(q->e->target->isa, q->mh * q->mw, q->c->n) <= MPQC_UNROLL_BYTES;
+    return n * mpqc_step_code(q->e->target->isa, q->l->bits, q->mh * q->mw, q->c->n) <=
+           MPQC_UNROLL_BYTES;
+}
+
+/* Step k of `all` that start with a bundle at w. */
+static struct place place_of(const struct gemm *q, LLVMValueRef w, int64_t k, int64_t all)
+{
+    int64_t bundle = mpqc_packing_of(q->l->bits).steps, first = k / bundle * bundle;
+    int64_t n = all - first < bundle ? all - first : bundle;
+    return (struct place){w, mpqc_packed_rows(q->l->bits, first) * step_bytes(q),
+                          (unsigned)(k - first), (unsigned)n};
 }
 
 /* Steps [from, to) of a run that starts at x and w. */
@@ -110,7 +157,7 @@ static void steps(struct gemm *q, LLVMValueRef x, LLVMValueRef w, int64_t from, 
     for (int64_t k = from; k < to; k++) {
         int64_t left = q->l->run - 4 * k;
         unsigned bytes = q->l->exact && left < 4 ? (unsigned)left : 4;
-        step(q, x, 4 * k, w, k * step_bytes(q), (unsigned)(k % q->t->split), bytes);
+        step(q, x, 4 * k, place_of(q, w, k, q->l->k4), (unsigned)(k % q->t->split), bytes);
     }
 }
 
@@ -118,6 +165,8 @@ static void run(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
 {
     struct mpqc_emit_cx *e = q->e;
     int64_t k4 = q->l->k4, whole = q->l->exact ? q->l->run / 4 : k4, n = q->t->unroll;
+    int64_t bundle = mpqc_packing_of(q->l->bits).steps;
+    n = (n + bundle - 1) / bundle * bundle;
     if (short_enough(q, k4) || whole / n < 2) {
         steps(q, x, w, 0, k4);
         return;
@@ -125,9 +174,10 @@ static void run(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
     struct mpqc_loop loop;
     mpqc_b_loop_begin(e, &loop, constant(q, 0), constant(q, whole / n), 1, "k");
     LLVMValueRef xk = mpqc_b_gep(e, x, mpqc_b_madd(e, loop.iv, 4 * n, constant(q, 0)));
-    LLVMValueRef wk = mpqc_b_gep(e, w, mpqc_b_madd(e, loop.iv, n * step_bytes(q), constant(q, 0)));
+    int64_t body_w = mpqc_packed_rows(q->l->bits, n) * step_bytes(q);
+    LLVMValueRef wk = mpqc_b_gep(e, w, mpqc_b_madd(e, loop.iv, body_w, constant(q, 0)));
     for (int64_t i = 0; i < n; i++)
-        step(q, xk, 4 * i, wk, i * step_bytes(q), (unsigned)(i % q->t->split), 4);
+        step(q, xk, 4 * i, place_of(q, wk, i, n), (unsigned)(i % q->t->split), 4);
     mpqc_b_loop_end(e, &loop);
     steps(q, x, w, whole / n * n, k4);
 }
@@ -136,7 +186,7 @@ static void run(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
 static void inner_runs(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
 {
     struct mpqc_emit_cx *e = q->e;
-    int64_t run_w = q->l->k4 * step_bytes(q);
+    int64_t run_w = mpqc_run_bytes(q->l, q->c);
     if (short_enough(q, q->l->n_inner * q->l->k4) || q->l->n_inner == 1) {
         for (int64_t i = 0; i < q->l->n_inner; i++)
             run(q, mpqc_b_gep_const(e, x, i * q->l->inner_step),
@@ -153,7 +203,7 @@ static void inner_runs(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
 static void outer_runs(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
 {
     struct mpqc_emit_cx *e = q->e;
-    int64_t row_w = q->l->n_inner * q->l->k4 * step_bytes(q);
+    int64_t row_w = q->l->n_inner * mpqc_run_bytes(q->l, q->c);
     int64_t all = q->l->n_outer * q->l->n_inner * q->l->k4;
     if (short_enough(q, all) || q->l->n_outer == 1) {
         for (int64_t i = 0; i < q->l->n_outer; i++)

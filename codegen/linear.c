@@ -146,6 +146,15 @@ static void read_conv(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
     }
 }
 
+/* Weights of few bits are packed unless that saves little: where runs are shorter than
+ * a bundle, and in windows over single channels, which have their own order. */
+static unsigned storage_bits(const struct mpqc_linear *l, unsigned bits)
+{
+    bool window = l->groups > 1 && l->icg == 1 && l->ocg == 1;
+    if (window || mpqc_packing_of(bits).n == 0) return 8;
+    return 10 * mpqc_packed_rows(bits, l->k4) <= 9 * l->k4 ? bits : 8;
+}
+
 mpqc_status mpqc_linear_read(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
                              struct mpqc_linear *l)
 {
@@ -173,6 +182,7 @@ mpqc_status mpqc_linear_read(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
                              "the rows of a matrix product do not lie in one line");
     }
     l->k4 = (l->run + 3) / 4;
+    l->bits = storage_bits(l, mpqc_dtypes[mpqc_value_at(e->graph, n->in[1])->type.dtype].bits);
     l->once = mpqc_kernel_in_place(e, k);
     l->exact = l->run % 4 != 0 && e->plan->place[l->x].space != MPQC_SPACE_ARENA;
     return MPQC_OK;

@@ -27,6 +27,7 @@ struct mpqc_linear {
     /* Summation: n_outer x n_inner runs of `run` bytes; each takes k4 = ceil(run / 4)
      * steps of four, the last filled up with zero weights. */
     int64_t n_outer, outer_step, n_inner, inner_step, run, k4;
+    unsigned bits; /* of stored weights: 8, or packed, see pack_weights.c */
     bool exact; /* bytes behind a run may not be read */
     bool once;  /* each position may be computed once only: the residual is in place */
 };
@@ -70,7 +71,7 @@ struct mpqc_tile {
 int64_t mpqc_cost_of_byte(const struct mpqc_emit_cx *);
 /* Estimates: bytes of code of one step of m positions x nv vectors; of finishing one
  * position; time of finishing a tile. */
-int64_t mpqc_step_code(const struct mpqc_isa *, int64_t m, unsigned nv);
+int64_t mpqc_step_code(const struct mpqc_isa *, unsigned bits, int64_t m, unsigned nv);
 int64_t mpqc_finish_code(unsigned nv);
 int64_t mpqc_finish_cost(int64_t m, unsigned nv, bool rolled);
 void mpqc_tile_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *,
@@ -81,10 +82,26 @@ void mpqc_gemm_body(struct mpqc_emit_cx *, const struct mpqc_kernel *, const str
                     const struct mpqc_tile *, struct mpqc_epilogue *, LLVMValueRef x,
                     LLVMValueRef w, LLVMValueRef from, LLVMValueRef to);
 
-/* Bytes of one panel's weights, of one group's. */
+/* How weights of fewer than 8 bits lie in bytes.  A code w + 2^(bits-1) is cut into one
+ * or two planes of 4, 2 or 1 bits.  A plane has as many steps in one row of bytes as fit
+ * a byte, so a row serves several steps of all columns at once, each by a shift and a
+ * mask.  A bundle is `steps` steps, the least number that fills all rows. */
+struct mpqc_packing {
+    unsigned steps, n;         /* n: planes; 0: plain bytes, one step a bundle */
+    unsigned bits[2], shift[2]; /* of a plane; where they belong in the code */
+};
+struct mpqc_packing mpqc_packing_of(unsigned bits);
+/* Rows of 4 bytes a lane that `steps` steps take, which begin with a bundle. */
+int64_t mpqc_packed_rows(unsigned bits, int64_t steps);
+/* Instructions that unpack one vector. */
+unsigned mpqc_unpack_ops(unsigned bits);
+
+/* Bytes of one run's weights, of one panel's, of one group's. */
+int64_t mpqc_run_bytes(const struct mpqc_linear *, const struct mpqc_columns *);
 int64_t mpqc_panel_bytes(const struct mpqc_linear *, const struct mpqc_columns *);
 int64_t mpqc_group_bytes(const struct mpqc_linear *, const struct mpqc_panels *);
-/* Weights in the order of computation: [group][panel][run][k4][column lane][4], and
+/* Weights in the order of computation: [group][panel][run][k4][column lane][4], with
+ * [bundle][row] for [k4] where they are packed, and
  * sum_of[oc], the sum of each output channel's weights. NULL: out of memory. */
 int8_t *mpqc_pack_weights(struct mpqc_emit_cx *, const struct mpqc_linear *,
                           const struct mpqc_panels *, size_t *bytes);

@@ -5,9 +5,47 @@
  */
 #include "codegen/linear.h"
 
+struct mpqc_packing mpqc_packing_of(unsigned bits)
+{
+    switch (bits) {
+    case 2: return (struct mpqc_packing){4, 1, {2, 0}, {0, 0}};
+    case 3: return (struct mpqc_packing){8, 2, {2, 1}, {0, 2}};
+    case 4: return (struct mpqc_packing){2, 1, {4, 0}, {0, 0}};
+    case 5: return (struct mpqc_packing){8, 2, {4, 1}, {0, 4}};
+    case 6: return (struct mpqc_packing){4, 2, {4, 2}, {0, 4}};
+    default: return (struct mpqc_packing){.steps = 1};
+    }
+}
+
+/* Rows of one plane for up to a bundle of steps. */
+static int64_t plane_rows(unsigned plane_bits, int64_t steps)
+{
+    return (steps * plane_bits + 7) / 8;
+}
+
+int64_t mpqc_packed_rows(unsigned bits, int64_t steps)
+{
+    struct mpqc_packing p = mpqc_packing_of(bits);
+    if (p.n == 0) return steps;
+    int64_t rows = steps / p.steps * (p.steps * bits / 8);
+    for (unsigned i = 0; i < p.n; i++) rows += plane_rows(p.bits[i], steps % p.steps);
+    return rows;
+}
+
+unsigned mpqc_unpack_ops(unsigned bits)
+{
+    struct mpqc_packing p = mpqc_packing_of(bits);
+    return p.n == 0 ? 0 : p.n == 1 ? 3 : 6; /* shift and mask, or, subtract */
+}
+
+int64_t mpqc_run_bytes(const struct mpqc_linear *l, const struct mpqc_columns *c)
+{
+    return mpqc_packed_rows(l->bits, l->k4) * 4 * mpqc_columns_lanes(c);
+}
+
 int64_t mpqc_panel_bytes(const struct mpqc_linear *l, const struct mpqc_columns *c)
 {
-    return l->n_outer * l->n_inner * l->k4 * 4 * mpqc_columns_lanes(c);
+    return l->n_outer * l->n_inner * mpqc_run_bytes(l, c);
 }
 
 int64_t mpqc_group_bytes(const struct mpqc_linear *l, const struct mpqc_panels *p)
@@ -17,20 +55,58 @@ int64_t mpqc_group_bytes(const struct mpqc_linear *l, const struct mpqc_panels *
     return n;
 }
 
-/* One panel whose first channel is `channel` of group g.  In w[KH,KW,IC,OC], run r of
- * the outer loop is a row of taps; index i in it counts taps and input channels. */
-static int8_t *pack_panel(const struct mpqc_linear *l, const struct mpqc_columns *c,
-                          const int8_t *w, int64_t g, int64_t channel, int8_t *to)
+/* A panel at work. */
+struct packer {
+    const struct mpqc_linear *l;
+    const int8_t *w; /* the panel's first channel of the first tap */
+    int64_t lanes, valid;
+};
+
+/* In w[KH,KW,IC,OC], run r of the outer loop is a row of taps; index i in it counts taps
+ * and input channels.  Padding is 0, whatever it meets. */
+static int weight_at(const struct packer *p, int64_t r, int64_t i, int64_t lane)
 {
-    int64_t lanes = mpqc_columns_lanes(c), oc = l->groups * l->ocg;
-    for (int64_t r = 0; r < l->n_outer * l->n_inner; r++) {
-        for (int64_t k = 0; k < l->k4; k++) {
-            for (int64_t lane = 0; lane < lanes; lane++) {
-                for (int64_t i = 4 * k; i < 4 * k + 4; i++, to++) {
-                    if (i >= l->run || lane >= c->valid) continue;
-                    *to = w[(r * l->run + i) * oc + g * l->ocg + channel + lane];
+    if (i >= p->l->run || lane >= p->valid) return 0;
+    return p->w[(r * p->l->run + i) * p->l->groups * p->l->ocg + lane];
+}
+
+/* Steps [from, from + n) of run r, at most a bundle. */
+static int8_t *pack_bundle(const struct packer *p, int64_t r, int64_t from, int64_t n, int8_t *to)
+{
+    struct mpqc_packing form = mpqc_packing_of(p->l->bits);
+    int half = 1 << (p->l->bits - 1);
+    for (unsigned plane = 0; plane < form.n; plane++) {
+        unsigned bits = form.bits[plane], mask = (1u << bits) - 1;
+        int64_t per_row = 8 / bits;
+        for (int64_t row = 0; row < plane_rows(bits, n); row++) {
+            for (int64_t at = 0; at < 4 * p->lanes; at++, to++) {
+                unsigned byte = 0;
+                for (int64_t s = 0; s < per_row && row * per_row + s < n; s++) {
+                    int64_t i = 4 * (from + row * per_row + s) + at % 4;
+                    unsigned code = (unsigned)(weight_at(p, r, i, at / 4) + half);
+                    byte |= (code >> form.shift[plane] & mask) << (bits * s);
                 }
+                *to = (int8_t)(uint8_t)byte;
             }
+        }
+    }
+    return to;
+}
+
+static int8_t *pack_panel(const struct mpqc_linear *l, const struct mpqc_columns *c, int64_t g,
+                          int64_t channel, int8_t *to)
+{
+    struct packer p = {l, l->w + g * l->ocg + channel, mpqc_columns_lanes(c), c->valid};
+    struct mpqc_packing form = mpqc_packing_of(l->bits);
+    for (int64_t r = 0; r < l->n_outer * l->n_inner; r++) {
+        for (int64_t k = 0; k < l->k4; k += form.steps) {
+            int64_t n = l->k4 - k < form.steps ? l->k4 - k : form.steps;
+            if (form.n > 0) {
+                to = pack_bundle(&p, r, k, n, to);
+                continue;
+            }
+            for (int64_t at = 0; at < 4 * p.lanes; at++)
+                *to++ = (int8_t)weight_at(&p, r, 4 * k + at % 4, at / 4);
         }
     }
     return to;
@@ -45,11 +121,12 @@ int8_t *mpqc_pack_weights(struct mpqc_emit_cx *e, const struct mpqc_linear *l,
     for (int64_t g = 0; g < l->groups; g++) {
         int64_t channel = 0;
         for (int64_t i = 0; i < p->n_full; i++, channel += p->full.valid)
-            to = pack_panel(l, &p->full, l->w, g, channel, to);
+            to = pack_panel(l, &p->full, g, channel, to);
         for (unsigned r = 0; r < p->n_rest; channel += p->rest[r++].valid)
-            to = pack_panel(l, &p->rest[r], l->w, g, channel, to);
+            to = pack_panel(l, &p->rest[r], g, channel, to);
         MPQC_ASSERT(channel == l->ocg);
     }
+    MPQC_ASSERT(to == packed + *bytes);
     return packed;
 }
 

@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+/* Of one instruction that unpacks weights. */
+#define UNPACK_COST 4
 
 unsigned mpqc_split_channels(int64_t n, unsigned lanes, bool may_pad, int64_t *full,
                              unsigned tail[MPQC_MAX_TAIL])
@@ -68,9 +70,10 @@ int64_t mpqc_cost_of_byte(const struct mpqc_emit_cx *e)
     return weights < (size_t)1 << 20 ? 16 : 5;
 }
 
-int64_t mpqc_step_code(const struct mpqc_isa *isa, int64_t m, unsigned nv)
+int64_t mpqc_step_code(const struct mpqc_isa *isa, unsigned bits, int64_t m, unsigned nv)
 {
-    return m * nv * isa->dot_cost * 5 / 4 + 2 * m * isa->x_cost + 2 * nv * isa->w_cost;
+    return m * nv * isa->dot_cost * 5 / 4 + 2 * m * isa->x_cost + 2 * nv * isa->w_cost +
+           7 * nv * mpqc_unpack_ops(bits);
 }
 
 int64_t mpqc_finish_code(unsigned nv)
@@ -92,7 +95,8 @@ static int64_t tile_cost(const struct mpqc_isa *isa, const struct mpqc_linear *l
                          unsigned nv, bool rolled)
 {
     int64_t dots = m * nv;
-    int64_t step = dots * isa->dot_cost + m * isa->x_cost + nv * isa->w_cost;
+    int64_t step = dots * isa->dot_cost + m * isa->x_cost +
+                   nv * (isa->w_cost + UNPACK_COST * mpqc_unpack_ops(l->bits));
     int64_t chains = dots * isa->acc_per_column;
     if (chains < 4 && step < 20) step = 20; /* latency, in part hidden by `split` */
     return all_steps(l) * step + mpqc_finish_cost(m, nv, rolled);
@@ -102,8 +106,10 @@ static int64_t tile_cost(const struct mpqc_isa *isa, const struct mpqc_linear *l
 static int64_t tile_code(const struct mpqc_isa *isa, const struct mpqc_linear *l, int64_t m,
                          unsigned nv, bool rolled)
 {
-    int64_t step = mpqc_step_code(isa, m, nv), all = step * all_steps(l);
-    if (all > MPQC_UNROLL_BYTES) all = step * (m * nv < 6 ? 5 : m * nv < 12 ? 3 : 1);
+    int64_t step = mpqc_step_code(isa, l->bits, m, nv), all = step * all_steps(l);
+    int64_t bundle = mpqc_packing_of(l->bits).steps, looped = m * nv < 6 ? 5 : m * nv < 12 ? 3 : 1;
+    if (looped < bundle) looped = bundle;
+    if (all > MPQC_UNROLL_BYTES && step * looped < all) all = step * looped;
     return all + mpqc_finish_code(nv) * (rolled ? 1 : m) + (rolled ? 9 * m * nv : 0) + 100;
 }
 

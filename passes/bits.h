@@ -29,6 +29,7 @@ struct mpqc_bits_layer {
     mpqc_vid weights, input, output;
     uint64_t params, macs;
     uint32_t channels; /* output channels */
+    bool unpacked; /* the library keeps bytes whatever the bits: windows over one channel */
     /* Layers with equal group numbers share one choice of activation bits, because
      * their inputs share one set of quantisation parameters (residual inputs, concat,
      * branches); layers with equal `shared` share weights, so all bits. */

@@ -5,6 +5,11 @@
 
 #include <math.h>
 
+static unsigned stored_bits(const struct mpqc_bits_layer *layer, uint32_t choice)
+{
+    return layer->unpacked ? 8 : mpqc_choices[choice].weight_bits;
+}
+
 mpqc_status mpqc_cost_bytes(struct mpqc_cx *cx, struct mpqc_bits *b, struct mpqc_arena *arena)
 {
     b->bytes = MPQC_NEW_ARRAY(arena, double, (size_t)b->n_layers * mpqc_n_choices);
@@ -12,7 +17,7 @@ mpqc_status mpqc_cost_bytes(struct mpqc_cx *cx, struct mpqc_bits *b, struct mpqc
     for (uint32_t l = 0; l < b->n_layers; l++) {
         const struct mpqc_bits_layer *layer = &b->layer[l];
         for (uint32_t c = 0; c < mpqc_n_choices; c++) {
-            double packed = ceil((double)layer->params * mpqc_choices[c].weight_bits / 8);
+            double packed = ceil((double)layer->params * stored_bits(layer, c) / 8);
             b->bytes[(size_t)l * mpqc_n_choices + c] =
                 (layer->shared == l ? packed : 0) + MPQC_CHANNEL_BYTES * (double)layer->channels;
         }
@@ -33,11 +38,10 @@ mpqc_status mpqc_cost_analytic(struct mpqc_cx *cx, const struct mpqc_graph *g, s
     for (uint32_t l = 0; l < b->n_layers; l++) {
         const struct mpqc_bits_layer *layer = &b->layer[l];
         for (uint32_t c = 0; c < mpqc_n_choices; c++) {
-            const struct mpqc_choice *k = &mpqc_choices[c];
             double compute = (double)layer->macs / m->macs_per_ns;
-            if (k->weight_bits < 8) compute *= 1 + m->unpack;
+            if (stored_bits(layer, c) < 8) compute *= 1 + m->unpack;
             /* activations are kept in bytes whatever their bits */
-            double bytes = (double)layer->params * k->weight_bits / 8 + elements(g, layer->input) +
+            double bytes = (double)layer->params * stored_bits(layer, c) / 8 + elements(g, layer->input) +
                            elements(g, layer->output);
             b->latency[(size_t)l * mpqc_n_choices + c] =
                 m->start_ns + fmax(compute, bytes / m->bytes_per_ns);

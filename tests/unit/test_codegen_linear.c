@@ -19,6 +19,10 @@
 
 #include <cmocka.h>
 
+#ifndef LINEAR_CASES
+#define LINEAR_CASES "linear_cases.def"
+#endif
+
 enum core { CONV, MATMUL, SUMPOOL, REDUCE, MUL };
 enum residual { NO_RESIDUAL, RESIDUAL_INPUT, RESIDUAL_IN_PLACE };
 enum factor { PER_TENSOR, PER_CHANNEL, SAME_SHIFT, PER_POSITION };
@@ -33,6 +37,7 @@ struct test_case {
     int frac; /* -1: the kernel ends in 16 bits */
     bool relu, lut, i8;
     bool then; /* a 3x3 convolution follows, which reads the halo of the result */
+    unsigned bits; /* of weights; 0 means 8 */
     bool from_input; /* reads the caller's buffer, not the arena */
     int64_t gap; /* extra channels between pixels of the arena's tensors */
     int64_t axes[4];
@@ -41,104 +46,7 @@ struct test_case {
 
 #define C(...) {.core = CONV, __VA_ARGS__}
 static const struct test_case cases[] = {
-    /* 1x1, one line of positions; column tails */
-    C(.x = {1, 7, 7, 64}, .kh = 1, .kw = 1, .oc = 64, .factor = PER_CHANNEL, .frac = 6),
-    C(.x = {1, 5, 9, 20}, .kh = 1, .kw = 1, .oc = 10, .factor = PER_CHANNEL, .frac = 5),
-    C(.x = {2, 3, 3, 7}, .kh = 1, .kw = 1, .oc = 3, .factor = PER_TENSOR, .frac = 7),
-    C(.x = {1, 14, 14, 24}, .kh = 1, .kw = 1, .oc = 96, .factor = SAME_SHIFT, .frac = 6,
-      .relu = true),
-    C(.x = {1, 6, 6, 96}, .kh = 1, .kw = 1, .oc = 24, .factor = PER_CHANNEL, .frac = 4,
-      .residual = RESIDUAL_INPUT),
-    C(.x = {1, 4, 4, 33}, .kh = 1, .kw = 1, .oc = 30, .factor = PER_CHANNEL, .frac = 6),
-    C(.x = {1, 4, 4, 16}, .kh = 1, .kw = 1, .oc = 130, .factor = PER_CHANNEL, .frac = 6,
-      .residual = RESIDUAL_IN_PLACE, .relu = true),
-    C(.x = {1, 3, 3, 16}, .kh = 1, .kw = 1, .oc = 47, .factor = PER_CHANNEL, .frac = -1),
-    C(.x = {1, 3, 3, 16}, .kh = 1, .kw = 1, .oc = 72, .factor = PER_CHANNEL, .frac = -1),
-    C(.x = {1, 5, 5, 13}, .kh = 1, .kw = 1, .oc = 17, .factor = PER_CHANNEL, .frac = 6,
-      .from_input = true),
-    C(.x = {1, 5, 5, 16}, .kh = 1, .kw = 1, .oc = 80, .factor = PER_CHANNEL, .frac = 6,
-      .lut = true),
-    C(.x = {1, 5, 5, 16}, .kh = 1, .kw = 1, .oc = 25, .factor = PER_CHANNEL, .frac = 0,
-      .lut = true, .residual = RESIDUAL_INPUT),
-    C(.x = {1, 4, 4, 16}, .kh = 1, .kw = 1, .oc = 40, .factor = PER_CHANNEL, .frac = 8,
-      .i8 = true),
-    C(.x = {1, 6, 6, 16}, .kh = 1, .kw = 1, .oc = 32, .factor = PER_CHANNEL, .frac = 6, .gap = 5),
-    /* windows, strides, dilations, halos */
-    C(.x = {1, 9, 11, 3}, .kh = 3, .kw = 3, .oc = 16, .pad = 1, .factor = PER_CHANNEL, .frac = 6,
-      .relu = true),
-    C(.x = {1, 13, 13, 1}, .kh = 5, .kw = 5, .oc = 8, .stride = 2, .pad = 2, .factor = PER_CHANNEL,
-      .frac = 5),
-    C(.x = {1, 17, 15, 3}, .kh = 7, .kw = 7, .oc = 64, .stride = 2, .pad = 3,
-      .factor = PER_CHANNEL, .frac = 6, .relu = true),
-    C(.x = {1, 8, 8, 16}, .kh = 3, .kw = 3, .oc = 16, .pad = 1, .factor = PER_CHANNEL, .frac = 5,
-      .residual = RESIDUAL_IN_PLACE, .relu = true, .then = true),
-    C(.x = {1, 7, 7, 64}, .kh = 3, .kw = 3, .oc = 72, .pad = 1, .factor = PER_CHANNEL, .frac = 6,
-      .then = true),
-    C(.x = {2, 7, 6, 12}, .kh = 3, .kw = 3, .oc = 20, .pad = 1, .factor = PER_CHANNEL, .frac = 6,
-      .then = true),
-    C(.x = {1, 10, 10, 16}, .kh = 3, .kw = 3, .oc = 24, .dilation = 2, .pad = 2,
-      .factor = PER_CHANNEL, .frac = 6),
-    C(.x = {1, 10, 10, 18}, .kh = 3, .kw = 3, .oc = 8, .pad = 1, .gap = 7, .factor = PER_CHANNEL,
-      .frac = 6, .then = true),
-    C(.x = {1, 9, 1, 40}, .kh = 3, .kw = 1, .oc = 16, .factor = PER_CHANNEL, .frac = 6),
-    C(.x = {1, 12, 12, 64}, .kh = 3, .kw = 3, .oc = 64, .stride = 2, .pad = 1,
-      .factor = PER_CHANNEL, .frac = 7, .residual = RESIDUAL_INPUT, .then = true),
-    C(.x = {1, 8, 8, 9}, .kh = 3, .kw = 3, .oc = 8, .factor = PER_CHANNEL, .frac = 5,
-      .from_input = true),
-    /* groups */
-    C(.x = {1, 6, 6, 32}, .kh = 3, .kw = 3, .oc = 48, .group = 4, .pad = 1,
-      .factor = PER_CHANNEL, .frac = 5),
-    C(.x = {1, 6, 6, 24}, .kh = 1, .kw = 1, .oc = 60, .group = 3, .factor = PER_CHANNEL,
-      .frac = 5, .then = true),
-    C(.x = {1, 5, 5, 6}, .kh = 3, .kw = 3, .oc = 12, .group = 6, .pad = 1, .factor = PER_CHANNEL,
-      .frac = 5),
-    C(.x = {1, 4, 4, 64}, .kh = 1, .kw = 1, .oc = 150, .group = 2, .factor = PER_CHANNEL,
-      .frac = 5),
-    /* depthwise */
-    C(.x = {1, 10, 11, 64}, .kh = 3, .kw = 3, .oc = 64, .group = 64, .pad = 1,
-      .factor = PER_CHANNEL, .frac = 4, .relu = true),
-    C(.x = {1, 9, 9, 24}, .kh = 3, .kw = 3, .oc = 24, .group = 24, .stride = 2, .pad = 1,
-      .factor = PER_CHANNEL, .frac = 4, .then = true),
-    C(.x = {2, 8, 8, 150}, .kh = 5, .kw = 5, .oc = 150, .group = 150, .pad = 2,
-      .factor = PER_CHANNEL, .frac = 5, .relu = true),
-    C(.x = {1, 7, 7, 121}, .kh = 3, .kw = 3, .oc = 121, .group = 121, .pad = 1,
-      .factor = PER_CHANNEL, .frac = 4, .lut = true),
-    C(.x = {1, 9, 9, 7}, .kh = 3, .kw = 3, .oc = 7, .group = 7, .factor = PER_CHANNEL, .frac = 4,
-      .from_input = true),
-    C(.x = {1, 12, 12, 40}, .kh = 3, .kw = 3, .oc = 40, .group = 40, .dilation = 2, .pad = 2,
-      .factor = PER_CHANNEL, .frac = 4, .residual = RESIDUAL_INPUT),
-    C(.x = {1, 30, 4, 16}, .kh = 9, .kw = 1, .oc = 16, .group = 16, .factor = PER_CHANNEL,
-      .frac = 4, .gap = 3),
-    /* matrix products */
-    {.core = MATMUL, .x = {1, 1, 1, 64}, .oc = 10, .factor = PER_CHANNEL, .frac = 5},
-    {.core = MATMUL, .x = {1, 1, 1, 640}, .oc = 128, .factor = PER_CHANNEL, .frac = 6,
-     .relu = true},
-    {.core = MATMUL, .x = {1, 1, 1, 8}, .oc = 128, .factor = PER_CHANNEL, .frac = 3},
-    {.core = MATMUL, .x = {1, 1, 1, 301}, .oc = 1000, .factor = PER_CHANNEL, .frac = 6,
-     .from_input = true},
-    {.core = MATMUL, .x = {1, 1, 29, 50}, .oc = 33, .factor = PER_CHANNEL, .frac = 6},
-    /* sums */
-    {.core = SUMPOOL, .x = {1, 8, 8, 64}, .kh = 8, .kw = 8, .stride = 1, .frac = 3},
-    {.core = SUMPOOL, .x = {1, 9, 9, 20}, .kh = 3, .kw = 3, .stride = 2, .pad = 1,
-     .factor = PER_POSITION, .frac = 2, .then = true},
-    {.core = SUMPOOL, .x = {1, 25, 5, 64}, .kh = 25, .kw = 5, .stride = 1, .frac = 4},
-    {.core = REDUCE, .x = {1, 7, 7, 130}, .axes = {1, 2}, .n_axes = 2, .frac = 4},
-    {.core = REDUCE, .x = {2, 13, 6, 20}, .axes = {1, 2}, .n_axes = 2, .frac = 4, .gap = 3},
-    {.core = REDUCE, .x = {1, 5, 6, 20}, .axes = {2}, .n_axes = 1, .frac = 4},
-    {.core = REDUCE, .x = {1, 5, 6, 21}, .axes = {3}, .n_axes = 1, .frac = 4},
-    /* products: oc 1 means that the second factor is [N,1,1,C], oc 2 [N,H,W,1] */
-    {.core = MUL, .x = {1, 5, 6, 72}, .oc = 1, .frac = 5},
-    {.core = MUL, .x = {2, 5, 5, 21}, .oc = 1, .frac = 5, .from_input = true},
-    {.core = MUL, .x = {1, 4, 4, 150}, .oc = 2, .frac = 5, .then = true},
-    {.core = MUL, .x = {1, 4, 4, 100}, .frac = 5, .relu = true},
-    /* large enough to be split between threads */
-    C(.x = {1, 26, 27, 64}, .kh = 3, .kw = 3, .oc = 96, .pad = 1, .factor = PER_CHANNEL,
-      .frac = 7, .relu = true, .then = true),
-    C(.x = {2, 33, 30, 64}, .kh = 1, .kw = 1, .oc = 136, .factor = PER_CHANNEL, .frac = 6),
-    C(.x = {1, 61, 43, 72}, .kh = 3, .kw = 3, .oc = 72, .group = 72, .pad = 1,
-      .factor = PER_CHANNEL, .frac = 4, .then = true),
-    {.core = MATMUL, .x = {1, 1, 1, 2048}, .oc = 1000, .factor = PER_CHANNEL, .frac = 6},
-    {.core = MUL, .x = {1, 70, 70, 48}, .oc = 1, .frac = 5, .gap = 1},
+#include LINEAR_CASES
 };
 
 /* ---- a graph and its plan ----------------------------------------------------------- */
@@ -199,15 +107,25 @@ static mpqc_vid add_i32(struct fixture *f, uint32_t rank, const int64_t *dims, i
     return id;
 }
 
-static mpqc_vid add_weights(struct fixture *f, uint32_t rank, const int64_t *dims)
+static enum mpqc_dtype weight_dtype(unsigned bits)
 {
-    struct mpqc_type t = mpqc_type_make(MPQC_DT_I8, rank, dims);
+    for (int t = 0; t < MPQC_DT_COUNT; t++)
+        if (mpqc_dtypes[t].kind == MPQC_KIND_SINT && mpqc_dtypes[t].bits == bits)
+            return (enum mpqc_dtype)t;
+    fail_msg("there is no type of %u bits", bits);
+    return MPQC_DT_I8;
+}
+
+static mpqc_vid add_weights(struct fixture *f, unsigned bits, uint32_t rank, const int64_t *dims)
+{
+    struct mpqc_type t = mpqc_type_make(weight_dtype(bits ? bits : 8), rank, dims);
+    int64_t lo = bits && bits < 8 ? mpqc_dtypes[t.dtype].min : -127, hi = mpqc_dtypes[t.dtype].max;
     int64_t n = mpqc_type_count(&t), oc = dims[rank - 1];
     float *scale = calloc((size_t)oc, sizeof *scale);
     int32_t *zero = calloc((size_t)oc, sizeof *zero);
     int8_t *w = calloc((size_t)n, 1);
     for (int64_t i = 0; i < oc; i++) scale[i] = 0.25f;
-    for (int64_t i = 0; i < n; i++) w[i] = (int8_t)between(f, -127, 127);
+    for (int64_t i = 0; i < n; i++) w[i] = (int8_t)between(f, lo, hi);
     t.quant = mpqc_quant_channel(&f->g, (int32_t)rank - 1, (uint32_t)oc, scale, zero);
     mpqc_vid id = mpqc_graph_const(&f->g, NULL, t, w, false);
     free(scale);
@@ -253,7 +171,7 @@ static mpqc_vid add_core(struct fixture *f, const struct test_case *t, mpqc_vid 
     switch (t->core) {
     case CONV:
     case MATMUL:
-        in[1] = t->core == CONV ? add_weights(f, 4, wd) : add_weights(f, 2, wm);
+        in[1] = t->core == CONV ? add_weights(f, t->bits, 4, wd) : add_weights(f, t->bits, 2, wm);
         in[2] = add_i32(f, 1, &t->oc, -20000, 20000, false);
         bias_scale(f, in[2]);
         if (t->core == MATMUL) return add(f, MPQC_OP_MATMUL, in, 3, NULL);
@@ -391,6 +309,8 @@ static int64_t shift_for(const struct test_case *t)
                                     : 1;
     int64_t shift = t->core == SUMPOOL || t->core == REDUCE ? 0 : 3;
     for (; k > 4; k /= 4) shift++;
+    if (t->bits) shift -= (8 - (int64_t)t->bits) / 2 + 1;
+    if (shift < 0) shift = 0;
     return t->frac == 0 ? shift + 5 : shift;
 }
 
@@ -638,8 +558,10 @@ static void every_case_matches_the_interpreter(void **state)
         if (!only || (size_t)strtoul(only, NULL, 10) == i) run_case(&cases[i], i);
 }
 
+#ifndef LINEAR_MAIN
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_case_matches_the_interpreter)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
+#endif
