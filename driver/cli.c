@@ -129,7 +129,7 @@ HANDLER(calibration)
 {
     CLI;
     if (mpqc_options_calibration(&cli->options, value)) return 0;
-    return refuse(err, "calibration", value, "minmax, percentile:99.99, kl, mse");
+    return refuse(err, "calibration", value, "auto, minmax, percentile:99.99, kl, mse");
 }
 
 /* Of every layer; layers of their own come by -pin and -mixed. */
@@ -334,7 +334,7 @@ static const struct mpqc_flag flags[] = {
     {"mean", "a,b,c", set_mean, "per channel, or one for all; default 0"},
     {"std", "a,b,c", set_std, "per channel, or one for all; default 1"},
     {"layout", "LAYOUT", set_layout, "of u8 data: nchw (default) or nhwc"},
-    {"calibration", "METHOD", set_calibration, "minmax, percentile:99.99, kl, mse"},
+    {"calibration", "METHOD", set_calibration, "auto, minmax, percentile:99.99, kl, mse"},
     {"wbits", "N", set_wbits, "bits of all weights: 8 (default), 6, 5, 4, 3, 2"},
     {"abits", "N", set_abits, "bits of all layers' inputs: 8 (default), 4"},
     {"rounding", "HOW", set_rounding, "of weights below 8 bits: gptq (default), nearest"},

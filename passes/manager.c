@@ -37,7 +37,7 @@ void mpqc_options_init(struct mpqc_options *o)
 {
     *o = (struct mpqc_options){
         /* measured best overall on ResNets, EfficientNet-Lite, MobileNet-like networks */
-        .calibration = MPQC_CALIB_PERCENTILE,
+        .calibration = MPQC_CALIB_AUTO,
         .percentile = 99.99,
         .weight_bits = 8,
         .rounding = MPQC_ROUND_GPTQ,
@@ -65,7 +65,10 @@ bool mpqc_options_calibration(struct mpqc_options *o, const char *text)
     static const struct {
         const char *text;
         enum mpqc_calibration method;
-    } exact[] = {{"minmax", MPQC_CALIB_MINMAX}, {"kl", MPQC_CALIB_KL}, {"mse", MPQC_CALIB_MSE}};
+    } exact[] = {{"auto", MPQC_CALIB_AUTO},
+                 {"minmax", MPQC_CALIB_MINMAX},
+                 {"kl", MPQC_CALIB_KL},
+                 {"mse", MPQC_CALIB_MSE}};
     static const char percentile[] = "percentile";
     size_t n = sizeof percentile - 1;
     for (size_t i = 0; i < MPQC_LEN(exact); i++) {

@@ -14,6 +14,7 @@
 
 /* How observed values become a range. */
 enum mpqc_calibration {
+    MPQC_CALIB_AUTO, /* percentile, unless what it would clip carries energy */
     MPQC_CALIB_MINMAX,
     MPQC_CALIB_PERCENTILE, /* of |x|, two-sided: (100 - p) / 2 per cent are cut at each end */
     MPQC_CALIB_KL,         /* entropy, after the TensorRT method */

@@ -3,8 +3,8 @@
  * Emission: every cluster becomes its integer nodes.
  *
  * Units.  An i16 between core and narrow counts in scale / 2^f of the 8-bit result.
- * Without a residual f is 0 and the factor has 13 bits: then the 16-bit intermediate
- * of requant keeps 2 to 3 bits below the result's step and still reaches 16 times
+ * Without a residual f is 0 and the factor has 12 bits: then the 16-bit intermediate
+ * of requant keeps 3 to 4 bits below the result's step and still reaches 8 times
  * its range.  With a residual f is up to 5, so that neither summand is rounded
  * noticeably before they meet, and the factor has 15 bits, so that the sum of both
  * has room (see choose_frac).
@@ -13,7 +13,7 @@
 
 #include <math.h>
 
-#define ONE_STEP_BITS 13u
+#define ONE_STEP_BITS 12u
 #define WIDE_BITS 15u
 /* With 15 factor bits the i16 saturates beyond this many units, at the earliest. */
 #define WIDE_REACH 16383.0

@@ -127,13 +127,61 @@ struct channel_job {
     float *scale;    /* of the weights */
 };
 
+static double most_code(const struct channel_job *j)
+{
+    return (double)(1 << (j->bits - 1)) - 1;
+}
+
+/* What rounding took from weight r of channel c, in steps. */
+static double rounding_error(const struct channel_job *j, int64_t r, int64_t c)
+{
+    int64_t at = r * j->w->channels + c;
+    return (double)j->w->w[at] / (double)j->scale[c] - (double)j->q[at];
+}
+
+/* Nearest codes, then the few that were nearly rounded the other way are, so that the
+ * errors of a channel sum to nothing.  Inputs behind a ReLU have positive means, and a
+ * sum of errors would shift the channel's mean by as much (Nagel et al., "Data-free
+ * quantization through weight equalization and bias correction", 2019, section 3.2,
+ * which corrects the bias instead).  Errors are sorted into buckets, which keeps this
+ * linear in the number of weights. */
+#define BUCKETS 256
+static int bucket_of(double error)
+{
+    int b = (int)(error * 2 * BUCKETS); /* errors are at most 1/2 */
+    return b < BUCKETS ? b : BUCKETS - 1;
+}
+
+static void balance_codes(const struct channel_job *j, int64_t c)
+{
+    int64_t count[BUCKETS] = {0}, rows = j->w->rows, channels = j->w->channels;
+    double total = 0;
+    for (int64_t r = 0; r < rows; r++) total += rounding_error(j, r, c);
+    double sign = total < 0 ? -1 : 1;
+    int64_t left = (int64_t)rint(fabs(total));
+    if (left == 0) return;
+    for (int64_t r = 0; r < rows; r++) {
+        double e = sign * rounding_error(j, r, c);
+        if (e > 0) count[bucket_of(e)]++;
+    }
+    int last = BUCKETS - 1;
+    for (int64_t above = count[last]; above < left && last > 0;) above += count[--last];
+    for (int64_t r = 0; r < rows && left > 0; r++) {
+        double e = sign * rounding_error(j, r, c), code = j->q[r * channels + c] + sign;
+        if (e <= 0 || bucket_of(e) < last || fabs(code) > most_code(j)) continue;
+        j->q[r * channels + c] = (int8_t)code;
+        left--;
+    }
+}
+
 static void nearest_codes(const struct channel_job *j, int64_t c)
 {
-    double s = (double)j->scale[c], most = (double)(1 << (j->bits - 1)) - 1;
+    double s = (double)j->scale[c], most = most_code(j);
     for (int64_t r = 0; r < j->w->rows; r++) {
         double v = rint((double)j->w->w[r * j->w->channels + c] / s);
         j->q[r * j->w->channels + c] = (int8_t)fmin(fmax(v, -most), most);
     }
+    balance_codes(j, c);
 }
 
 /* The bias for the codes, and the bound on partial sums. */

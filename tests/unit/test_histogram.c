@@ -125,7 +125,8 @@ static void what_is_not_finite_is_refused(void **state)
 /* ---- ranges ---- */
 
 static const enum mpqc_calibration methods[] = {MPQC_CALIB_MINMAX, MPQC_CALIB_PERCENTILE,
-                                                MPQC_CALIB_KL, MPQC_CALIB_MSE};
+                                                MPQC_CALIB_KL, MPQC_CALIB_MSE,
+                                                MPQC_CALIB_AUTO};
 
 static void ranges_lie_within_the_data(void **state)
 {
@@ -199,12 +200,32 @@ static void outliers_are_cut(void **state)
     x[77] = 300;
     struct mpqc_histogram h = fresh();
     assert_true(mpqc_hist_add(&h, x, N));
-    for (size_t m = 1; m < sizeof methods / sizeof methods[0]; m++) {
+    for (size_t m = 1; methods[m] != MPQC_CALIB_AUTO; m++) {
         double lo, hi;
         mpqc_hist_range(&h, methods[m], 99.99, 255, &lo, &hi);
         assert_true(hi < 270 && hi > 2.5);
         assert_true(lo < -2.5);
     }
+    free(x);
+}
+
+/* 100 000 numbers in [-1, 1] and 8 of size 50: a percentile cuts them all, but they
+ * carry a third of the energy. */
+static void auto_keeps_what_carries_energy(void **state)
+{
+    (void)state;
+    enum { N = 100000 };
+    float *x = malloc(N * sizeof *x);
+    assert_non_null(x);
+    for (int i = 0; i < N; i++) x[i] = ((float)i + 0.5f) / (N / 2) - 1.0f;
+    for (int i = 0; i < 8; i++) x[i * 1000] = 50;
+    struct mpqc_histogram h = fresh();
+    double lo, hi;
+    assert_true(mpqc_hist_add(&h, x, N));
+    mpqc_hist_range(&h, MPQC_CALIB_PERCENTILE, 99.9, 255, &lo, &hi);
+    assert_true(hi < 2);
+    mpqc_hist_range(&h, MPQC_CALIB_AUTO, 99.9, 255, &lo, &hi);
+    assert_true(hi > 45 && lo > -1.01);
     free(x);
 }
 
@@ -219,6 +240,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_empty_histogram_has_no_range, setup, teardown),
         cmocka_unit_test_setup_teardown(percentiles_are_exact_to_a_bin, setup, teardown),
         cmocka_unit_test_setup_teardown(outliers_are_cut, setup, teardown),
+        cmocka_unit_test_setup_teardown(auto_keeps_what_carries_energy, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,7 @@ static void networks_keep_their_accuracy(void **state)
 static void methods_and_boundaries(void **state)
 {
     (void)state;
-    static const char *const methods[] = {"minmax", "percentile:99.9", "mse"};
+    static const char *const methods[] = {"minmax", "percentile:99.9", "mse", "kl"};
     for (size_t i = 0; i < 2 * sizeof methods / sizeof methods[0]; i++) {
         struct qrig r;
         qrig_init(&r, qcases[1].text);
@@ -109,6 +109,33 @@ static void accumulators_are_bounded(void **state)
         const int32_t *b = r.g.values[n->in[2]].data;
         for (int c = 0; c < 3; c++)
             assert_true(fabs((double)b[c]) + 2 * 255.0 * abs(w[c]) < 1073741824.0);
+    }
+    qrig_release(&r);
+}
+
+/* Rounding errors of a channel cancel, and no weight is more than one step away. */
+static void rounding_does_not_shift_means(void **state)
+{
+    (void)state;
+    struct qrig r;
+    qrig_init(&r, "graph \"k\" { input %0 : f32[1,6,6,16] const %1 : f32[3,3,16,8] = random 4 "
+                  "%2 = conv %0, %1 @\"c\" \"Conv\" output %2 }");
+    qrig_run(&r, 2);
+    const struct mpqc_node *real = mpqc_def(&r.real, r.real.outputs[0]), *n = NULL;
+    for (uint32_t i = 0; i < r.g.n_order; i++)
+        if (r.g.nodes[r.g.order[i]].op == MPQC_OP_CONV) n = &r.g.nodes[r.g.order[i]];
+    assert_non_null(n);
+    const float *w = r.real.values[real->in[1]].data;
+    const struct mpqc_value *q = &r.g.values[n->in[1]];
+    for (int c = 0; c < 8; c++) {
+        double sum = 0;
+        for (int k = 0; k < 144; k++) {
+            double e = (double)w[k * 8 + c] / (double)q->type.quant->scale[c] -
+                       ((const int8_t *)q->data)[k * 8 + c];
+            assert_true(fabs(e) <= 1.0);
+            sum += e;
+        }
+        assert_true(fabs(sum) <= 0.5 + 1e-6);
     }
     qrig_release(&r);
 }
@@ -341,6 +368,7 @@ int main(void)
         cmocka_unit_test(beyond_the_range_saturates),
         cmocka_unit_test(odd_channels_keep_their_bias),
         cmocka_unit_test(accumulators_are_bounded),
+        cmocka_unit_test(rounding_does_not_shift_means),
         cmocka_unit_test(a_network_of_zeros_works),
         cmocka_unit_test(scales_of_all_sizes_work),
         cmocka_unit_test(all_operators_without_integer_form_are_named),
