@@ -3,6 +3,7 @@
  * Calibration data for the inputs of a graph: -calib=[input:]PATH.
  */
 #include "driver/cli.h"
+#include "driver/distill.h"
 
 #define DEFAULT_CALIB_COUNT 256
 
@@ -19,6 +20,7 @@ struct mpqc_calib_set {
     uint32_t n_inputs;
     struct mpqc_preprocess pre;
     uint64_t samples;
+    struct mpqc_distilled distilled; /* -calib=distill: instead of files */
 };
 
 static struct mpqc_where at_file(const char *file, const char *tensor)
@@ -135,6 +137,12 @@ mpqc_status mpqc_calib_open(struct mpqc_cx *cx, const struct mpqc_cli *cli,
     *out = set;
     if (!set) return MPQC_OOM(cx);
     set->pre = cli->pre;
+    if (cli->distill) {
+        MPQC_TRY(mpqc_calib_distill(cx, cli, g, &set->distilled));
+        *data = mpqc_distilled_dataset(&set->distilled);
+        set->samples = data->count;
+        return MPQC_OK;
+    }
     MPQC_TRY(open_all(cx, cli, g, set));
     uint64_t samples = 0;
     for (uint32_t i = 0; i < g->n_inputs; i++)
@@ -160,5 +168,6 @@ void mpqc_calib_close(struct mpqc_calib_set *set)
 {
     if (!set) return;
     for (uint32_t i = 0; i < set->n_files; i++) mpqc_data_close(set->files[i]);
+    mpqc_distilled_release(&set->distilled);
     free(set);
 }

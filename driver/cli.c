@@ -82,10 +82,25 @@ HANDLER(emit)
     return refuse(err, "emit", value, "so, obj, a, llvm, asm, ir, header");
 }
 
+/* -calib=distill and -calib=distill:weak; files of these names are ./distill. */
+static bool is_distill(struct mpqc_cli *cli, const char *value)
+{
+    if (strcmp(value, "distill") == 0) cli->distill = MPQC_DISTILL_STATISTICS;
+    else if (strcmp(value, "distill:weak") == 0) cli->distill = MPQC_DISTILL_WEAK;
+    else return false;
+    return true;
+}
+
 /* [input:]PATH; a colon belongs to the path when a file of that whole name exists. */
 HANDLER(calib)
 {
     CLI;
+    bool distill = is_distill(cli, value);
+    if (cli->distill && cli->n_calib > 0) {
+        snprintf(err, MPQC_FLAG_ERROR, "-calib=distill makes all the data itself; give no other "
+                                       "-calib with it");
+        return -1;
+    }
     if (cli->n_calib == MPQC_CLI_MAX) {
         snprintf(err, MPQC_FLAG_ERROR, "-calib is given more than %d times", MPQC_CLI_MAX);
         return -1;
@@ -94,6 +109,7 @@ HANDLER(calib)
     const char *colon = strchr(value, ':');
     c->path = value;
     c->input[0] = '\0';
+    if (distill) return 0;
     if (colon && access(value, F_OK) != 0 && (size_t)(colon - value) < sizeof c->input) {
         memcpy(c->input, value, (size_t)(colon - value));
         c->input[colon - value] = '\0';
@@ -328,7 +344,8 @@ static const struct mpqc_flag flags[] = {
     {"mcpu", "CPU", set_mcpu, "generic, avx2, avx512-vnni, dotprod, native, or an LLVM CPU name"},
     {"emit", "KIND", set_emit, "so (default), obj, a, llvm, asm, ir, header; else by OUT's suffix"},
     {"calib", "[input:]PATH", set_calib,
-     ".npy, .npz, IDX, .pb folder, image, or a folder of them; may be repeated"},
+     ".npy, .npz, IDX, .pb folder, image, or a folder of them; may be repeated; or distill: made "
+     "from the network's BatchNorm statistics (distill:weak: from its weights, if it has none)"},
     {"calib-count", "N", set_calib_count, "use the first N samples (default 256)"},
     {"scale", "S", set_scale, "u8 data: x = (u8 / S - mean) / std; default 255"},
     {"mean", "a,b,c", set_mean, "per channel, or one for all; default 0"},
@@ -390,6 +407,7 @@ int mpqc_cli_parse(int argc, char **argv, struct mpqc_cli *cli, char *err)
     if (mpqc_flags_parse(flags, MPQC_LEN(flags), argc, argv, cli, set_model, err)) return -1;
     if (cli->emit == MPQC_OUT_UNSET) cli->emit = output_by_suffix(cli->out);
     if (mpqc_mixed_check(cli, err)) return -1;
+    cli->pre_given = cli->pre.scale != 0 || cli->pre.channels != 0;
     if (cli->pre.scale == 0) cli->pre.scale = 255;
     if (cli->pre.channels == 0) {
         cli->pre.channels = 1;

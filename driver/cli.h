@@ -24,6 +24,9 @@ struct mpqc_cli_calib {
     const char *path;
 };
 
+/* -calib=distill, -calib=distill:weak */
+enum mpqc_cli_distill { MPQC_DISTILL_NONE, MPQC_DISTILL_STATISTICS, MPQC_DISTILL_WEAK };
+
 struct mpqc_cli {
     const char *model;
     const char *out;
@@ -33,7 +36,9 @@ struct mpqc_cli {
     struct mpqc_cli_calib calib[MPQC_CLI_MAX];
     uint32_t n_calib;
     uint64_t calib_count; /* 0: the default */
+    enum mpqc_cli_distill distill; /* then n_calib is 1 */
     struct mpqc_preprocess pre; /* complete: defaults filled in */
+    bool pre_given;             /* by -scale, -mean or -std */
     struct mpqc_shape_option shapes[MPQC_CLI_MAX];
     struct mpqc_symbol_option symbols[MPQC_CLI_MAX];
     struct mpqc_import_options import;
