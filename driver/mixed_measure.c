@@ -177,6 +177,9 @@ static mpqc_status measure_bits(struct measurement *m, unsigned bits)
     struct mpqc_graph g;
     mpqc_options_init(&options); /* times do not depend on how weights are rounded */
     options.allow_float = j->cli->options.allow_float;
+    options.rounding = MPQC_ROUND_NEAREST;
+    options.weight_clip = MPQC_CLIP_MINMAX;
+    options.bias_correct = false;
     uniform.chosen = MPQC_NEW_ARRAY(&j->passes->keep, uint32_t, uniform.n_layers);
     if (!uniform.chosen) return MPQC_OOM(j->cx);
     uniform_plan(&uniform, bits, uniform.chosen);
