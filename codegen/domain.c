@@ -72,10 +72,11 @@ static void rename_move(uint8_t *p, size_t n)
 }
 
 /* Does the mnemonic compute with floats?  Conversions, and what ends in ps, pd, ss or
- * sd, but for moves and logic, and for vpdpbusd and its kin, which begin with vp. */
+ * sd, but for moves and logic, and for integer products: vpdpbusd, tdpbusd, their kin. */
 static bool computes(const char *text)
 {
-    static const char *const harmless[] = {"vmovu", "vmova", "vmovs", "vand", "vor", "vxor", "vp"};
+    static const char *const harmless[] = {"vmovu", "vmova", "vmovs", "vand", "vor", "vxor", "vp",
+                                           "tdp"};
     text += strspn(text, "\t ");
     size_t n = strcspn(text, "\t ");
     if (strncmp(text, "vcvt", 4) == 0) return true;

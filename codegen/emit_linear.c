@@ -27,6 +27,9 @@ static void add_key(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
                     t->overlap ? "o" : "");
     mpqc_buf_puts(key, t->rolled ? "r" : "");
     if (l->bits < 8) mpqc_buf_printf(key, " w%u", l->bits);
+    if (t->amx)
+        mpqc_buf_printf(key, " amx%lldx%lldx%lld", (long long)t->amx_rows, (long long)t->amx_bytes,
+                        (long long)t->amx_chunks);
     const struct mpqc_quant *q = mpqc_value_at(e->graph, k->out)->type.quant;
     if (mpqc_place_has_halo(p))
         mpqc_buf_printf(key, " h%d,%d,%d,%d:%d", p->halo[0], p->halo[1], p->halo[2], p->halo[3],
@@ -78,8 +81,14 @@ static mpqc_status emit_gemm(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     struct mpqc_tile t;
     struct mpqc_epilogue *ep;
     size_t bytes;
+    struct mpqc_linear padded = *l;
     mpqc_tile_choose(e, l, &t);
-    int8_t *w = mpqc_pack_weights(e, l, &t.panels, &bytes);
+    if (t.amx) {
+        padded.k4 = t.amx_chunks * t.amx_bytes / 4;
+        l = &padded;
+    }
+    int8_t *w = t.amx ? mpqc_amx_pack(e, l, &t, &bytes)
+                      : mpqc_pack_weights(e, l, &t.panels, &bytes);
     int32_t *bias = mpqc_linear_bias(e, l);
     struct mpqc_column_use *use = MPQC_NEW_ARRAY(&e->scratch, struct mpqc_column_use,
                                                  (size_t)t.panels.n_full + MPQC_MAX_REST);

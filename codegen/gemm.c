@@ -336,9 +336,31 @@ static LLVMValueRef moved_back(struct gemm *q, LLVMValueRef n, int64_t size, int
                            "");
 }
 
+static void amx_unit(struct gemm *q, int64_t height, int64_t width, struct origin o)
+{
+    LLVMBuilderRef b = q->e->b;
+    struct mpqc_amx_unit u = {.e = q->e,
+                              .l = q->l,
+                              .t = q->t,
+                              .ep = q->ep,
+                              .c = q->c,
+                              .channel = q->channel,
+                              .w = q->panel_w,
+                              .x = o.x,
+                              .position = LLVMBuildNSWAdd(b, o.position, q->channel, ""),
+                              .residual = LLVMBuildNSWAdd(b, o.residual, q->channel, ""),
+                              .height = height,
+                              .width = width};
+    mpqc_amx_unit(&u);
+}
+
 /* All columns of `height` rows. */
 static void unit(struct gemm *q, int64_t height, int64_t width, struct origin o)
 {
+    if (q->t->amx) {
+        amx_unit(q, height, width, o);
+        return;
+    }
     int64_t mw = q->t->mw, n = width / mw, rest = width % mw;
     if (q->t->overlap && width > mw && rest) {
         n++;
@@ -539,5 +561,7 @@ void mpqc_gemm_body(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
                     LLVMValueRef to)
 {
     struct gemm q = {.e = e, .l = l, .t = t, .ep = ep, .x = x, .w = w};
+    if (t->amx) mpqc_amx_begin(e, t);
     all_units(&q, k, from, to);
+    if (t->amx) mpqc_amx_end(e);
 }

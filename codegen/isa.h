@@ -33,6 +33,7 @@ struct mpqc_isa {
     /* For the choice of tiles, in tenths of a cycle: one dot, one prepared activation
      * (its load included), one prepared weight vector. */
     unsigned dot_cost, x_cost, w_cost;
+    bool tiles; /* AMX: gemm_amx.c may take a layer over */
     void (*prepare_x)(struct mpqc_emit_cx *, LLVMValueRef x, LLVMValueRef out[4]);
     void (*prepare_w)(struct mpqc_emit_cx *, LLVMValueRef w, LLVMValueRef out[4]);
     void (*dot)(struct mpqc_emit_cx *, LLVMValueRef *acc, const LLVMValueRef *x,
@@ -65,9 +66,19 @@ LLVMValueRef mpqc_isa_x86_mulhrs(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValu
 LLVMValueRef mpqc_isa_x86_pack16(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
 LLVMValueRef mpqc_isa_x86_pack8(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
 
-/* One record per codegen/isa_<name>.c; named by rows of targets.def.  The generic one
+/* Tables by pshufb, for vectors of 16, 32 and 64 bytes. */
+LLVMValueRef mpqc_isa_x86_lookup(struct mpqc_emit_cx *, LLVMValueRef table, LLVMValueRef index);
+/* vpdpbusd, and tables by vpermi2b. */
+void mpqc_isa_vnni_prepare_x(struct mpqc_emit_cx *, LLVMValueRef x, LLVMValueRef out[4]);
+void mpqc_isa_vnni_prepare_w(struct mpqc_emit_cx *, LLVMValueRef w, LLVMValueRef out[4]);
+void mpqc_isa_vnni_dot(struct mpqc_emit_cx *, LLVMValueRef *acc, const LLVMValueRef *x,
+                       const LLVMValueRef *w);
+LLVMValueRef mpqc_isa_vbmi_lookup(struct mpqc_emit_cx *, LLVMValueRef table, LLVMValueRef index);
+
+/* The records of codegen/isa_*.c; named by rows of targets.def.  The generic one
  * may use SSSE3, which its row demands. */
-extern const struct mpqc_isa mpqc_isa_generic, mpqc_isa_avx2, mpqc_isa_avx512_vnni,
-    mpqc_isa_neon, mpqc_isa_dotprod;
+extern const struct mpqc_isa mpqc_isa_generic, mpqc_isa_avx2, mpqc_isa_avx_vnni, mpqc_isa_avx512,
+    mpqc_isa_avx512_dot, mpqc_isa_avx512_vnni, mpqc_isa_amx, mpqc_isa_neon, mpqc_isa_dotprod,
+    mpqc_isa_i8mm;
 
 #endif

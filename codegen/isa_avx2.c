@@ -21,4 +21,5 @@ const struct mpqc_isa mpqc_isa_avx2 = {
     .mulhrs = mpqc_isa_x86_mulhrs,
     .pack16 = mpqc_isa_x86_pack16,
     .pack8 = mpqc_isa_x86_pack8,
+    .lookup = mpqc_isa_x86_lookup,
 };

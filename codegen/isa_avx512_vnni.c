@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
- * AVX-512 with VNNI (vpdpbusd: u8 x s8, exact) and VBMI (byte permutes for tables).
+ * AVX-512 with VNNI (vpdpbusd: u8 x s8, exact) and VBMI (byte permutes for tables), alone
+ * and beside AMX.
  */
 #include "codegen/emit.h"
 
-static void prepare_x(struct mpqc_emit_cx *e, LLVMValueRef x, LLVMValueRef out[4])
+void mpqc_isa_vnni_prepare_x(struct mpqc_emit_cx *e, LLVMValueRef x, LLVMValueRef out[4])
 {
     (void)e;
     out[0] = x;
 }
 
-static void prepare_w(struct mpqc_emit_cx *e, LLVMValueRef w, LLVMValueRef out[4])
+void mpqc_isa_vnni_prepare_w(struct mpqc_emit_cx *e, LLVMValueRef w, LLVMValueRef out[4])
 {
     out[0] = mpqc_b_as(e, w, e->i32, LLVMGetVectorSize(LLVMTypeOf(w)) / 4);
 }
 
 /* Activations are operand 2, which is unsigned; weights are operand 3, which is signed
  * and may be memory. */
-static void dot(struct mpqc_emit_cx *e, LLVMValueRef *acc, const LLVMValueRef *x,
-                const LLVMValueRef *w)
+void mpqc_isa_vnni_dot(struct mpqc_emit_cx *e, LLVMValueRef *acc, const LLVMValueRef *x,
+                       const LLVMValueRef *w)
 {
     unsigned n = LLVMGetVectorSize(LLVMTypeOf(acc[0]));
     LLVMValueRef args[] = {acc[0], x[0], w[0]};
@@ -37,7 +38,7 @@ static LLVMValueRef half_table(struct mpqc_emit_cx *e, LLVMValueRef table, LLVMV
 }
 
 /* Two permutes over 128 entries each; bit 7 of the index selects. */
-static LLVMValueRef lookup(struct mpqc_emit_cx *e, LLVMValueRef table, LLVMValueRef index)
+LLVMValueRef mpqc_isa_vbmi_lookup(struct mpqc_emit_cx *e, LLVMValueRef table, LLVMValueRef index)
 {
     unsigned n = LLVMGetVectorSize(LLVMTypeOf(index));
     LLVMValueRef i = index;
@@ -63,12 +64,34 @@ const struct mpqc_isa mpqc_isa_avx512_vnni = {
     .dot_cost = 8,
     .x_cost = 3,
     .w_cost = 3,
-    .prepare_x = prepare_x,
-    .prepare_w = prepare_w,
-    .dot = dot,
+    .prepare_x = mpqc_isa_vnni_prepare_x,
+    .prepare_w = mpqc_isa_vnni_prepare_w,
+    .dot = mpqc_isa_vnni_dot,
     .finish = mpqc_isa_finish_one,
     .mulhrs = mpqc_isa_x86_mulhrs,
     .pack16 = mpqc_isa_x86_pack16,
     .pack8 = mpqc_isa_x86_pack8,
-    .lookup = lookup,
+    .lookup = mpqc_isa_vbmi_lookup,
+};
+
+/* The same beside tiles, on cores that do two vpdpbusd at a time. */
+const struct mpqc_isa mpqc_isa_amx = {
+    .name = "amx",
+    .lanes = 16,
+    .registers = 32,
+    .acc_per_column = 1,
+    .x_values = 1,
+    .w_values = 1,
+    .dot_cost = 6,
+    .x_cost = 3,
+    .w_cost = 3,
+    .tiles = true,
+    .prepare_x = mpqc_isa_vnni_prepare_x,
+    .prepare_w = mpqc_isa_vnni_prepare_w,
+    .dot = mpqc_isa_vnni_dot,
+    .finish = mpqc_isa_finish_one,
+    .mulhrs = mpqc_isa_x86_mulhrs,
+    .pack16 = mpqc_isa_x86_pack16,
+    .pack8 = mpqc_isa_x86_pack8,
+    .lookup = mpqc_isa_vbmi_lookup,
 };

@@ -137,6 +137,42 @@ LLVMValueRef mpqc_isa_x86_pack8(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValu
     return by_width(e, names, a, b, size_of(a, 2));
 }
 
+/* The table's 16-byte part t, minus (xor) the part before it, in every 16 bytes of n;
+ * parts 0 and 8 as they are. */
+static LLVMValueRef table_step(struct mpqc_emit_cx *e, LLVMValueRef table, int t, unsigned n)
+{
+    LLVMTypeRef type = LLVMVectorType(e->i8, 16);
+    int order[64];
+    LLVMValueRef part = mpqc_b_load(e, type, mpqc_b_gep_const(e, table, 16 * t), 1);
+    if (t % 8 != 0) {
+        LLVMValueRef before = mpqc_b_load(e, type, mpqc_b_gep_const(e, table, 16 * t - 16), 1);
+        part = LLVMBuildXor(e->b, part, before, "");
+    }
+    for (unsigned i = 0; i < n; i++) order[i] = (int)(i % 16);
+    return mpqc_b_shuffle(e, part, part, order, n);
+}
+
+/* pshufb looks at the low four bits of an index and gives 0 where bit 7 is set.  For each
+ * half of the table: indices of that half are 0..127, others negative; as 16 is taken off
+ * again and again, index i meets parts 0 to i / 16, whose differences sum up to the part
+ * that it wants, and then goes below zero for good. */
+LLVMValueRef mpqc_isa_x86_lookup(struct mpqc_emit_cx *e, LLVMValueRef table, LLVMValueRef index)
+{
+    static const char *const shuffle[] = {"llvm.x86.ssse3.pshuf.b.128", "llvm.x86.avx2.pshuf.b",
+                                          "llvm.x86.avx512.pshuf.b.512"};
+    LLVMTypeRef type = LLVMTypeOf(index);
+    unsigned n = LLVMGetVectorSize(type);
+    LLVMValueRef result = NULL, at = index;
+    for (int t = 0; t < 16; t++) {
+        LLVMValueRef args[] = {at, mpqc_b_splat(e, type, 16)};
+        if (t == 8) at = LLVMBuildXor(e->b, index, mpqc_b_splat(e, type, 0x80), "");
+        else if (t > 0) at = mpqc_b_intrinsic(e, "llvm.ssub.sat", &type, 1, args, 2);
+        LLVMValueRef r = by_width(e, shuffle, table_step(e, table, t, n), at, n);
+        result = result ? LLVMBuildXor(e->b, result, r, "") : r;
+    }
+    return result;
+}
+
 const struct mpqc_isa mpqc_isa_generic = {
     .name = "generic",
     .lanes = 4,
@@ -155,4 +191,5 @@ const struct mpqc_isa mpqc_isa_generic = {
     .mulhrs = mpqc_isa_x86_mulhrs,
     .pack16 = mpqc_isa_x86_pack16,
     .pack8 = mpqc_isa_x86_pack8,
+    .lookup = mpqc_isa_x86_lookup,
 };

@@ -9,6 +9,8 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
@@ -19,9 +21,11 @@
 #define TEXT_AARCH64 "aarch64"
 #define N(name) (UINT64_C(1) << MPQC_X86_##name)
 #define AARCH64_DOTPROD MPQC_AARCH64_DOTPROD
+#define AARCH64_I8MM MPQC_AARCH64_I8MM
 
 const struct mpqc_x86_feature_info mpqc_x86_features[MPQC_X86_COUNT] = {
-#define X86_FEATURE(name, leaf, reg, bit) [MPQC_X86_##name] = {leaf, reg, bit},
+#define X86_FEATURE(name, leaf, subleaf, reg, bit)                                                \
+    [MPQC_X86_##name] = {leaf, subleaf, reg, bit},
 #include "codegen/features.def"
 #undef X86_FEATURE
 };
@@ -71,7 +75,7 @@ static bool host_has(enum mpqc_x86_feature f)
 {
     const struct mpqc_x86_feature_info *i = &mpqc_x86_features[f];
     unsigned r[4];
-    if (!__get_cpuid_count(i->leaf, 0, &r[0], &r[1], &r[2], &r[3])) return false;
+    if (!__get_cpuid_count(i->leaf, i->subleaf, &r[0], &r[1], &r[2], &r[3])) return false;
     return r[i->reg] >> i->bit & 1;
 }
 
@@ -82,21 +86,29 @@ static uint64_t host_xcr0(void)
     return (uint64_t)hi << 32 | lo;
 }
 
+/* Linux keeps the tiles' 8 KiB of state only for processes that have asked for it. */
+static bool host_gives_tiles(void)
+{
+    return syscall(SYS_arch_prctl, MPQC_ARCH_REQ_XCOMP_PERM, MPQC_XFEATURE_TILEDATA) == 0;
+}
+
 bool mpqc_target_on_host(const struct mpqc_target_row *row)
 {
     if (row->arch != host_arch) return false;
     for (unsigned f = 0; f < MPQC_X86_COUNT; f++)
         if ((row->needs >> f & 1) && !host_has(f)) return false;
-    return row->xcr0 == 0 || (host_xcr0() & row->xcr0) == row->xcr0;
+    if (row->xcr0 != 0 && (host_xcr0() & row->xcr0) != row->xcr0) return false;
+    return !(row->needs & N(AMX_TILE)) || host_gives_tiles();
 }
 #elif defined(__aarch64__)
 static const enum mpqc_arch host_arch = MPQC_ARCH_AARCH64;
 
 bool mpqc_target_on_host(const struct mpqc_target_row *row)
 {
-    const unsigned long hwcap_asimddp = 1ul << 20; /* Linux: arch/arm64, hwcap.h */
+    const unsigned long hwcap_asimddp = 1ul << 20, hwcap2_i8mm = 1ul << 13; /* Linux: hwcap.h */
     if (row->arch != host_arch) return false;
-    return !(row->needs & AARCH64_DOTPROD) || (getauxval(AT_HWCAP) & hwcap_asimddp);
+    if ((row->needs & AARCH64_DOTPROD) && !(getauxval(AT_HWCAP) & hwcap_asimddp)) return false;
+    return !(row->needs & AARCH64_I8MM) || (getauxval(AT_HWCAP2) & hwcap2_i8mm);
 }
 #else
 #error "mpqc runs on x86-64 and AArch64"

@@ -9,19 +9,26 @@
 #include "codegen/codegen.h"
 
 enum mpqc_x86_feature {
-#define X86_FEATURE(name, leaf, reg, bit) MPQC_X86_##name,
+#define X86_FEATURE(name, leaf, subleaf, reg, bit) MPQC_X86_##name,
 #include "codegen/features.def"
 #undef X86_FEATURE
     MPQC_X86_COUNT
 };
 struct mpqc_x86_feature_info {
-    uint32_t leaf;
+    uint32_t leaf, subleaf;
     unsigned reg, bit;
 };
 extern const struct mpqc_x86_feature_info mpqc_x86_features[MPQC_X86_COUNT];
 
-/* For AArch64: bit of HWCAP that Linux reports, and ID_AA64ISAR0_EL1.DP (47:44). */
+/* For AArch64: what Linux reports in HWCAP and HWCAP2, and ID_AA64ISAR0_EL1.DP (47:44),
+ * ID_AA64ISAR1_EL1.I8MM (55:52). */
 #define MPQC_AARCH64_DOTPROD 1u
+#define MPQC_AARCH64_I8MM 2u
+
+/* Linux, arch/x86: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA), number 158. */
+#define MPQC_SYS_ARCH_PRCTL 158
+#define MPQC_ARCH_REQ_XCOMP_PERM 0x1023
+#define MPQC_XFEATURE_TILEDATA 18
 
 struct mpqc_target_row {
     enum mpqc_arch arch;

@@ -199,6 +199,7 @@ void mpqc_tile_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
     t->split = chains >= 6 ? 1 : chains >= 3 ? 2 : 4;
     t->unroll = dots >= 12 ? 1 : dots >= 6 ? 2 : 4;
     if (t->unroll < t->split) t->unroll = t->split;
+    if (mpqc_amx_choose(e, l, best, t)) t->block = choose_block(e, l, t);
     t->by_panel = l->batch * t->units == 1 && l->groups == 1 &&
                   t->panels.n_full + (int64_t)t->panels.n_rest > 1;
 }

@@ -341,7 +341,7 @@ HANDLER(verbose)
 static const struct mpqc_flag flags[] = {
     {"o", "OUT", set_out, "where the result goes; required unless -check"},
     {"target", "TARGET", set_target, "x86-64, aarch64, native (default), or a row of -list-targets"},
-    {"mcpu", "CPU", set_mcpu, "generic, avx2, avx512-vnni, dotprod, native, or an LLVM CPU name"},
+    {"mcpu", "CPU", set_mcpu, "a variant of -list-targets (avx2, dotprod, ...), native, or an LLVM CPU name"},
     {"emit", "KIND", set_emit, "so (default), obj, a, llvm, asm, ir, header; else by OUT's suffix"},
     {"calib", "[input:]PATH", set_calib,
      ".npy, .npz, IDX, .pb folder, image, or a folder of them; may be repeated; or distill: made "

@@ -122,7 +122,9 @@ struct mpqc_model {
     uint32_t reserved;
     const struct mpqc_layer *layers;
     /* 1 when this CPU and operating system have every feature that the code
-     * needs, else 0.  Safe to call on any CPU of the architecture. */
+     * needs, else 0.  Safe to call on any CPU of the architecture.  Call it once
+     * per process before the first run(): for code with AMX (x86-64:amx) it also
+     * asks Linux, by arch_prctl, to let the process use the matrix tiles. */
     int (*supported)(void);
     /* in[n_inputs], out[n_outputs]: dense tensors as described, any alignment.
      * workspace: workspace_size bytes at workspace_align.  Returns an enum

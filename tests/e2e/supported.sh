@@ -54,14 +54,22 @@ runs() {
     failed=$((failed + 1))
 }
 
-for target in x86-64:generic x86-64:avx2 x86-64:avx512-vnni aarch64:neon aarch64:dotprod; do
-    compile $target
+for row in generic avx2 avx-vnni avx512 avx512-dot avx512-vnni amx; do
+    compile x86-64:$row
+done
+for row in neon dotprod i8mm; do
+    compile aarch64:$row
 done
 
 # This CPU, as /proc/cpuinfo describes it.
 has() { grep -m1 '^flags' /proc/cpuinfo | grep -qw "$1"; }
-for row in avx2:avx2 avx512-vnni:avx512_vnni; do
-    has "${row#*:}" || refused "${row%:*} on this CPU" "$bin/mpqc-run" "$work/x86-64:${row%:*}.so"
+for row in avx2:avx2 avx-vnni:avx_vnni avx512:avx512bw avx512-dot:avx512_vnni \
+    avx512-vnni:avx512vbmi amx:amx_int8; do
+    if has "${row#*:}"; then
+        runs "${row%:*} on this CPU" "$bin/mpqc-run" "$work/x86-64:${row%:*}.so" -repeat=1
+        continue
+    fi
+    refused "${row%:*} on this CPU" "$bin/mpqc-run" "$work/x86-64:${row%:*}.so"
 done
 
 # A library of another architecture is no library at all here.
@@ -79,6 +87,7 @@ elif ! qemu-x86_64 -cpu Nehalem "$bin/mpqc-run" -version >/dev/null 2>&1; then
     echo "skipped: qemu-x86_64 cannot run mpqc-run"
 else
     refused 'avx512-vnni under qemu' qemu-x86_64 -cpu max "$bin/mpqc-run" "$work/x86-64:avx512-vnni.so"
+    refused 'amx under qemu' qemu-x86_64 -cpu max "$bin/mpqc-run" "$work/x86-64:amx.so"
     refused 'avx2 on a Nehalem' qemu-x86_64 -cpu Nehalem "$bin/mpqc-run" "$work/x86-64:avx2.so"
     runs 'generic on a Nehalem' qemu-x86_64 -cpu Nehalem "$bin/mpqc-run" "$work/x86-64:generic.so" -repeat=1
     refused 'generic without SSSE3' qemu-x86_64 -cpu Nehalem,-ssse3 "$bin/mpqc-run" "$work/x86-64:generic.so"
@@ -89,6 +98,8 @@ if ! command -v qemu-aarch64 >/dev/null || [ ! -x "$bin/mpqc-run-aarch64" ]; the
 else
     arm="qemu-aarch64 -L /usr/aarch64-linux-gnu"
     refused 'dotprod on a Cortex-A53' $arm -cpu cortex-a53 "$bin/mpqc-run-aarch64" "$work/aarch64:dotprod.so"
+    refused 'i8mm on a Neoverse N1' $arm -cpu neoverse-n1 "$bin/mpqc-run-aarch64" "$work/aarch64:i8mm.so"
+    runs 'i8mm on the largest' $arm -cpu max "$bin/mpqc-run-aarch64" "$work/aarch64:i8mm.so" -repeat=1
     runs 'dotprod on the largest' $arm -cpu max "$bin/mpqc-run-aarch64" "$work/aarch64:dotprod.so" -repeat=1
     runs 'neon on a Cortex-A53' $arm -cpu cortex-a53 "$bin/mpqc-run-aarch64" "$work/aarch64:neon.so" -repeat=1
 fi
