@@ -302,8 +302,8 @@ static mpqc_status find_targets(struct mpqc_cx *cx, const struct mpqc_distill_op
     MPQC_TRY(find_weak(cx, net));
     if (net->n_targets == 0) return no_statistics(cx, true);
     net->weak = true;
-    mpqc_warn(cx, MPQC_NOWHERE, "the network has no BatchNormalization, so images are made from the "
-              "biases and norms of weights of %u layers; ranges from such data can be far off: "
+    mpqc_warn(cx, MPQC_NOWHERE, "the network has no BatchNormalization, so images are made from "
+              "the biases and norms of weights of %u layers; ranges from such data can be far off: "
               "check the accuracy with real data", net->n_targets);
     return MPQC_OK;
 }
