@@ -24,8 +24,8 @@
     "graph \"small\" { input %0 \"x\" : f32[1,3,8,9]" BN_CONSTS                                   \
     " %6 = transpose %0 {perm=[0,2,3,1]} @\"t\" \"Conv\""                                         \
     " %7 = conv %6, %1 {pads=[1,1,1,1]} @\"c\" \"Conv\""                                          \
-    " %8 = batchnorm %7, %2, %3, %4, %5 @\"b\" \"BatchNormalization\""                             \
-    " %9 = relu %8 @\"r\" \"Relu\""                                                             \
+    " %8 = batchnorm %7, %2, %3, %4, %5 @\"b\" \"BatchNormalization\""                            \
+    " %9 = relu %8 @\"r\" \"Relu\""                                                               \
     " const %10 : f32[4] = [0.4,0.5,0.2,0.3] const %11 : f32[4] = [0.3,0.6,0.05,0.8]"             \
     " %12 = batchnorm %9, %2, %3, %10, %11 {epsilon=0.01} @\"d\" \"BatchNormalization\""          \
     " output %12 }"
