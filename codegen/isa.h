@@ -10,6 +10,8 @@
 
 #include "codegen/llvm.h"
 
+#include <stdbool.h>
+
 struct mpqc_emit_cx;
 
 /* The dot-product step.  Activations are u8, weights s8, both in groups of four along
