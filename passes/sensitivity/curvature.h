@@ -67,6 +67,11 @@ mpqc_status mpqc_curve_traces(struct mpqc_curvature *c, const struct mpqc_curve_
                               enum mpqc_curve_method method, double *mean, double *error)
     MPQC_MUST_CHECK;
 
+/* Largest eigenvalue of one variable's block: of the mean Hessian by weights; the mean over
+ * some samples of each one's own by inputs.  *change: of it, in the last step. */
+mpqc_status mpqc_curve_top(struct mpqc_curvature *c, const struct mpqc_curve_set *set, uint32_t var,
+                           double *top, double *change) MPQC_MUST_CHECK;
+
 /* Fills s->bits->omega from curvature per element, by variable of each set: negative ones
  * (a Hessian need not be positive, an estimate even less) count with their magnitude. */
 void mpqc_curve_omega(struct mpqc_curvature *c, const double *by_weight, const double *by_input);

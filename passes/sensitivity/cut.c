@@ -1,44 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
- * Pieces of the network as graphs of their own, and quantisation on floats.
+ * Pieces of the network as graphs of their own.
  */
 #include "passes/sensitivity/samples.h"
-
-#include "passes/histogram.h"
-
-#include <math.h>
-
-/* ---- activations on a grid ---- */
-
-mpqc_status mpqc_sens_range_of(const struct mpqc_sens_cx *s, const struct mpqc_bits_layer *l,
-                               unsigned bits, struct mpqc_sens_range *out)
-{
-    const struct mpqc_pass_cx *p = s->p;
-    mpqc_vid seen = mpqc_bits_observed(s->g, p->profile, l->input);
-    double levels = (double)((1u << bits) - 1), lo, hi;
-    if (seen == MPQC_NONE)
-        return MPQC_FAIL(p->cx, DATA, ((struct mpqc_where){.node = l->name, .op = l->op,
-                                                           .offset = -1}),
-                         "the profile has no values of its input; calibrate again");
-    bool image = mpqc_value_at(s->g, seen)->def == MPQC_NONE; /* never clipped */
-    mpqc_hist_range(&p->profile->hist[seen], image ? MPQC_CALIB_MINMAX : p->options->calibration,
-                    p->options->percentile, (unsigned)levels, &lo, &hi);
-    lo = fmin(lo, 0);
-    hi = fmax(hi, 0);
-    double scale = hi > lo ? fmax((hi - lo) / levels, 1e-12) : 1;
-    double zero = fmin(fmax(floor(-lo / scale + 0.5), 0), levels);
-    *out = (struct mpqc_sens_range){(float)scale, (float)-zero, (float)(levels - zero)};
-    return MPQC_OK;
-}
-
-void mpqc_sens_fake(const struct mpqc_sens_range *r, const float *x, float *y, int64_t n)
-{
-    float inverse = 1.0f / r->scale;
-    for (int64_t i = 0; i < n; i++) {
-        float q = rintf(x[i] * inverse);
-        q = q < r->lo ? r->lo : q > r->hi ? r->hi : q;
-        y[i] = q * r->scale;
-    }
-}
 
 /* ---- cutting ---- */
 

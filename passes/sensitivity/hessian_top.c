@@ -272,19 +272,25 @@ static mpqc_status run_variable(struct job *j, bool by_weights, double *top, dou
     return status;
 }
 
-static mpqc_status run_set(struct mpqc_curvature *c, const struct mpqc_curve_set *set,
-                           double *top, double *error)
+mpqc_status mpqc_curve_top(struct mpqc_curvature *c, const struct mpqc_curve_set *set, uint32_t var,
+                           double *top, double *change)
 {
-    bool by_weights = set == &c->weights;
-    const char *stage = by_weights ? "sensitivity: largest eigenvalue by weights"
-                                   : "sensitivity: largest eigenvalue by inputs";
+    struct job j = {.c = c, .set = set, .var = var};
+    *change = NAN;
+    mpqc_graph_init(&j.g, c->s->p->cx->allocator);
+    mpqc_status status = run_variable(&j, set == &c->weights, top, change);
+    mpqc_graph_release(&j.g);
+    return status;
+}
+
+static mpqc_status run_set(struct mpqc_curvature *c, const struct mpqc_curve_set *set,
+                           double *top, double *change)
+{
+    const char *stage = set == &c->weights ? "sensitivity: largest eigenvalue by weights"
+                                           : "sensitivity: largest eigenvalue by inputs";
     for (uint32_t i = 0; i < set->n; i++) {
-        struct job j = {.c = c, .set = set, .var = i};
         mpqc_cx_progress(c->s->p->cx, stage, i, set->n);
-        mpqc_graph_init(&j.g, c->s->p->cx->allocator);
-        mpqc_status status = run_variable(&j, by_weights, &top[i], &error[i]);
-        mpqc_graph_release(&j.g);
-        MPQC_TRY(status);
+        MPQC_TRY(mpqc_curve_top(c, set, i, &top[i], &change[i]));
     }
     return MPQC_OK;
 }

@@ -55,7 +55,7 @@ static mpqc_status do_item(void *user, unsigned worker, uint64_t index)
     struct mpqc_sens_pool *p = user;
     MPQC_TRY(p->task->work(&p->workers[worker], index, p->figures + index * p->n_figures));
     uint64_t done = __atomic_add_fetch(&p->done, 1, __ATOMIC_RELAXED);
-    mpqc_cx_progress(p->s->p->cx, p->stage, done, p->total);
+    if (p->stage) mpqc_cx_progress(p->s->p->cx, p->stage, done, p->total);
     return MPQC_OK;
 }
 

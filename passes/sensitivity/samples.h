@@ -39,7 +39,7 @@ struct mpqc_sens_pool {
     struct mpqc_sens_cx *s;
     const struct mpqc_sens_task *task;
     const void *user;       /* what the task knows */
-    const char *stage;      /* of the progress line */
+    const char *stage;      /* of the progress line; NULL: none */
     uint64_t n_items, n_figures;
     uint64_t done, total;   /* of the progress line; done: atomic */
     double *figures;        /* [n_items][n_figures], of the last run */

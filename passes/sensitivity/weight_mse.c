@@ -10,7 +10,6 @@
  */
 #include "passes/sensitivity/sensitivity.h"
 
-#include "passes/histogram.h"
 #include "passes/quantise.h"
 
 #include <math.h>
@@ -32,34 +31,6 @@ double mpqc_sens_weight_power(const struct mpqc_graph *g, const struct mpqc_bits
     double sum = 0;
     for (int64_t i = 0; i < mpqc_type_count(&v->type); i++) sum += (double)w[i] * w[i];
     return sum;
-}
-
-void mpqc_sens_activation_error(const struct mpqc_pass_cx *p, const struct mpqc_graph *g, mpqc_vid v,
-                                unsigned bits, double *error, double *power)
-{
-    unsigned levels = (1u << bits) - 1;
-    mpqc_vid seen = mpqc_bits_observed(g, p->profile, v);
-    const struct mpqc_histogram *h = seen == MPQC_NONE ? NULL : &p->profile->hist[seen];
-    *error = 1.0 / (12.0 * levels * levels);
-    *power = 1.0 / 3;
-    if (!h) return;
-    double lo, hi, bin = ldexp(1, h->exp), e = 0, x2 = 0;
-    bool image = mpqc_value_at(g, seen)->def == MPQC_NONE; /* never clipped */
-    mpqc_hist_range(h, image ? MPQC_CALIB_MINMAX : p->options->calibration,
-                    p->options->percentile, levels, &lo, &hi);
-    lo = fmin(lo, 0);
-    hi = fmax(hi, 0);
-    double step = (hi - lo) / levels;
-    for (int i = 0; i < MPQC_HIST_BINS; i++) {
-        if (h->bins[i] == 0) continue;
-        /* a bin is treated as its centre, and as rounding within the range */
-        double x = (i - MPQC_HIST_HALF + 0.5) * bin, cut = fmin(fmax(x, lo), hi), n = (double)h->bins[i];
-        e += n * (x == cut ? step * step / 12 : (x - cut) * (x - cut));
-        x2 += n * x * x;
-    }
-    if (x2 <= 0) return;
-    *error = e / (double)h->count;
-    *power = x2 / (double)h->count;
 }
 
 mpqc_status mpqc_sens_weight_mse(struct mpqc_sens_cx *s)

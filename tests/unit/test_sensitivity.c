@@ -1,0 +1,550 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ * Metrics of sensitivity: against arithmetic on small graphs, against running the whole
+ * perturbed network, and against PyTorch's double backward on bundled networks.
+ */
+#include "quant_rig.h"
+
+#include "driver/data.h"
+#include "frontend/frontend.h"
+#include "passes/quantise.h"
+#include "passes/sensitivity/curvature.h"
+#include "passes/sensitivity/perturb.h"
+
+#include <unistd.h>
+
+struct fixture {
+    struct qrig r;
+    struct mpqc_bits b;
+    struct mpqc_sens_cx s;
+    int64_t labels[64];
+};
+
+/* A calibrated network, ready for metrics on `samples` samples. */
+static void start(struct fixture *f, const char *text, uint64_t samples)
+{
+    memset(f, 0, sizeof *f);
+    qrig_init(&f->r, text);
+    f->r.p.engine = &mpqc_interpreter;
+    f->r.cx.seed = 7;
+    qrig_run(&f->r, 1);
+    assert_int_equal(mpqc_bits_collect(&f->r.cx, &f->r.g, &f->r.p.keep, &f->b), MPQC_OK);
+    f->s = (struct mpqc_sens_cx){.p = &f->r.p, .g = &f->r.g, .bits = &f->b, .samples = samples};
+}
+
+static void stop(struct fixture *f)
+{
+    qrig_release(&f->r);
+}
+
+static void run_metric(struct fixture *f, const char *name)
+{
+    const struct mpqc_metric *m = mpqc_metric_find(name);
+    assert_non_null(m);
+    mpqc_status status = mpqc_sensitivity_run(&f->s, m);
+    if (status != MPQC_OK) mpqc_diag_print(&f->r.cx.diags[0], stderr);
+    assert_int_equal(status, MPQC_OK);
+}
+
+static void assert_near(double got, double want, double relative)
+{
+    if (fabs(got - want) > relative * fabs(want)) fprintf(stderr, "%.9g, want %.9g\n", got, want);
+    assert_true(fabs(got - want) <= relative * fabs(want));
+}
+
+static uint32_t choice(const char *name)
+{
+    return (uint32_t)(mpqc_choice_find(name) - mpqc_choices);
+}
+
+/* ---- arithmetic ---- */
+
+/* y = x W, x in R^4.  Four outputs are as many as inputs: no classes, squared error. */
+static const char regression[] =
+    "graph \"r\" { input %0 : f32[1,4] const %1 : f32[4,4] = random 3"
+    " %2 = matmul %0, %1 @\"fc\" \"Gemm\" output %2 }";
+/* Three classes. */
+static const char classifier[] =
+    "graph \"c\" { input %0 : f32[1,4] const %1 : f32[4,3] = random 3"
+    " %2 = matmul %0, %1 @\"fc\" \"Gemm\" output %2 }";
+
+static void sample(struct fixture *f, uint64_t i, float *x)
+{
+    void *in[] = {x};
+    assert_int_equal(qrig_get(&f->r, &f->r.cx, i, in), MPQC_OK);
+}
+
+static const float *weights(const struct fixture *f)
+{
+    return mpqc_value_at(&f->r.g, f->b.layer[0].weights)->data;
+}
+
+/* Largest eigenvalue of the mean of x x', by the power iteration. */
+static double top_of_inputs(struct fixture *f, uint64_t n)
+{
+    double m[4][4] = {{0}}, v[4] = {1, 0.5, 0.25, 0.125}, top = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        float x[4];
+        sample(f, i, x);
+        for (int a = 0; a < 16; a++) m[a / 4][a % 4] += (double)x[a / 4] * x[a % 4] / (double)n;
+    }
+    for (int step = 0; step < 2000; step++) {
+        double y[4] = {0};
+        for (int a = 0; a < 16; a++) y[a / 4] += m[a / 4][a % 4] * v[a % 4];
+        top = sqrt(y[0] * y[0] + y[1] * y[1] + y[2] * y[2] + y[3] * y[3]);
+        for (int a = 0; a < 4; a++) v[a] = y[a] / top;
+    }
+    return top;
+}
+
+/* L = |x W - t|^2 / 2: H_W = 1 (x) mean x x', H_x = W W'. */
+static void linear_regression(void **state)
+{
+    struct fixture f;
+    struct mpqc_curvature c;
+    double mean, error, power = 0, x2 = 0, top, change;
+    (void)state;
+    start(&f, regression, 32);
+    for (int i = 0; i < 16; i++) power += (double)weights(&f)[i] * weights(&f)[i];
+    for (uint64_t i = 0; i < 32; i++) {
+        float x[4];
+        sample(&f, i, x);
+        for (int k = 0; k < 4; k++) x2 += (double)x[k] * x[k] / 32;
+    }
+    assert_int_equal(mpqc_curvature_open(&f.s, 1, &c), MPQC_OK);
+    assert_int_equal(c.loss.kind, MPQC_LOSS_SQUARED_ERROR);
+    assert_int_equal(mpqc_curve_traces(&c, &c.weights, MPQC_CURVE_BEST, &mean, &error), MPQC_OK);
+    assert_near(mean, 4 * x2 / 16, 1e-5);
+    assert_int_equal(mpqc_curve_traces(&c, &c.inputs, MPQC_CURVE_BEST, &mean, &error), MPQC_OK);
+    assert_near(mean, power / 4, 1e-5);
+    assert_true(error <= 1e-5 * mean); /* every sample has the same */
+    assert_int_equal(mpqc_curve_traces(&c, &c.inputs, MPQC_CURVE_PRODUCTS, &mean, &error), MPQC_OK);
+    assert_near(mean, power / 4, 0.1);
+    assert_int_equal(mpqc_curve_top(&c, &c.weights, 0, &top, &change), MPQC_OK);
+    assert_near(top, top_of_inputs(&f, 32), 1e-3);
+    mpqc_curvature_close(&c);
+    stop(&f);
+}
+
+/* p = softmax(x W): H_W = mean (diag p - p p') (x) x x', whatever the labels. */
+static double classifier_trace(struct fixture *f, uint64_t n, const int64_t *labels)
+{
+    double sum = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        float x[4];
+        double z[3] = {0}, total = 0, x2 = 0, spread = 1, g2 = 0;
+        sample(f, i, x);
+        for (int k = 0; k < 12; k++) z[k % 3] += (double)x[k / 3] * weights(f)[k];
+        for (int k = 0; k < 3; k++) total += exp(z[k]);
+        for (int k = 0; k < 4; k++) x2 += (double)x[k] * x[k];
+        for (int k = 0; k < 3; k++) {
+            double p = exp(z[k]) / total, d = p - (labels && labels[i] == k);
+            spread -= p * p;
+            g2 += d * d;
+        }
+        sum += (labels ? g2 : spread) * x2 / (double)n;
+    }
+    return sum / 12;
+}
+
+static void softmax_regression(void **state)
+{
+    struct fixture f;
+    (void)state;
+    start(&f, classifier, 32);
+    run_metric(&f, "hessian-trace");
+    assert_near(f.s.value[0], classifier_trace(&f, 32, NULL), 1e-4);
+    for (int i = 0; i < 64; i++) f.labels[i] = i % 3;
+    f.s.labels = f.labels;
+    run_metric(&f, "hessian-trace"); /* the logits are linear: labels do not matter */
+    assert_near(f.s.value[0], classifier_trace(&f, 32, NULL), 1e-4);
+    run_metric(&f, "fisher"); /* but to the squared gradient they do */
+    assert_near(f.s.value[0], classifier_trace(&f, 32, f.labels), 1e-4);
+    stop(&f);
+}
+
+/* Omega is half of mean trace times squared error, for weights and input. */
+static void omega_is_curvature_times_error(void **state)
+{
+    struct fixture f;
+    struct mpqc_curvature c;
+    double w, x, error, power, ignored;
+    (void)state;
+    start(&f, classifier, 32);
+    run_metric(&f, "hessian-trace");
+    assert_int_equal(mpqc_curvature_open(&f.s, 1, &c), MPQC_OK);
+    assert_int_equal(mpqc_curve_traces(&c, &c.weights, MPQC_CURVE_BEST, &w, &ignored), MPQC_OK);
+    assert_int_equal(mpqc_curve_traces(&c, &c.inputs, MPQC_CURVE_BEST, &x, &ignored), MPQC_OK);
+    for (uint32_t k = 0; k < mpqc_n_choices; k++) {
+        mpqc_sens_activation_error(&f.r.p, &f.r.g, f.b.layer[0].input,
+                                   mpqc_choices[k].activation_bits, &error, &power);
+        double dw = mpqc_sens_weight_error(&f.r.g, &f.b.layer[0], mpqc_choices[k].weight_bits);
+        assert_near(f.b.omega[k], (w * dw + x * 4 * error) / 2, 1e-6);
+    }
+    mpqc_curvature_close(&c);
+    stop(&f);
+}
+
+/* ---- which loss ---- */
+
+static void refused(struct fixture *f, const char *words)
+{
+    f->r.cx.n_diags = f->r.cx.n_errors = 0;
+    assert_int_not_equal(mpqc_sensitivity_run(&f->s, mpqc_metric_find("hessian-trace")), MPQC_OK);
+    assert_int_equal(f->r.cx.n_diags, 1);
+    assert_non_null(strstr(f->r.cx.diags[0].message, words));
+}
+
+static void labels_are_checked(void **state)
+{
+    struct fixture f;
+    (void)state;
+    start(&f, classifier, 8);
+    f.s.labels = f.labels;
+    f.labels[5] = 3;
+    refused(&f, "label 5 is 3, but the network has the classes 0 to 2");
+    f.labels[5] = -1;
+    refused(&f, "label 5 is -1");
+    f.s.labels = NULL;
+    f.r.p.data = NULL;
+    refused(&f, "needs samples");
+    stop(&f);
+    start(&f, regression, 8);
+    f.s.labels = f.labels;
+    refused(&f, "one row of classes");
+    stop(&f);
+}
+
+/* A smooth activation between a layer and the logits: with labels no Gauss-Newton. */
+static void gauss_newton_where_it_is_exact(void **state)
+{
+    static const struct {
+        const char *middle;
+        bool exact;
+    } cases[] = {
+        {"%4 = relu %2 @\"m\" \"Relu\"", true},
+        {"%4 = silu %2 @\"m\" \"SiLU\"", false},
+        {"%4 = mul %2, %2 @\"m\" \"Mul\"", false},
+        {"%4 = add %2, %2 @\"m\" \"Add\"", true},
+    };
+    (void)state;
+    for (size_t i = 0; i < MPQC_LEN(cases); i++) {
+        struct fixture f;
+        struct mpqc_curvature c;
+        char text[512];
+        snprintf(text, sizeof text, "graph \"g\" { input %%0 : f32[1,4] const %%1 : f32[4,6] = random 1"
+                 " %%2 = matmul %%0, %%1 @\"a\" \"Gemm\" %s const %%3 : f32[6,3] = random 2"
+                 " %%5 = matmul %%4, %%3 @\"b\" \"Gemm\" output %%5 }", cases[i].middle);
+        start(&f, text, 4);
+        for (int labels = 0; labels < 2; labels++) {
+            f.s.labels = labels ? f.labels : NULL;
+            assert_int_equal(mpqc_curvature_open(&f.s, 1, &c), MPQC_OK);
+            assert_int_equal(mpqc_curve_gauss_newton(&c), cases[i].exact || !labels);
+            mpqc_curvature_close(&c);
+        }
+        stop(&f);
+    }
+}
+
+/* ---- perturbation: the whole network, with one layer quantised ---- */
+
+struct whole {
+    struct mpqc_sens_cut cut;
+    struct mpqc_arena arena;
+};
+
+/* The network with `layer` alone at `k`. */
+static void make_whole(struct fixture *f, uint32_t layer, uint32_t k, struct whole *w)
+{
+    const struct mpqc_bits_layer *l = &f->b.layer[layer];
+    mpqc_arena_init(&w->arena, &mpqc_malloc_allocator);
+    uint32_t *layer_of = mpqc_sens_layer_of(&f->s, &w->arena);
+    const float **fake = MPQC_NEW_ARRAY(&w->arena, const float *, f->b.n_layers);
+    struct mpqc_sens_range *range = MPQC_NEW_ARRAY(&w->arena, struct mpqc_sens_range, f->b.n_layers);
+    for (mpqc_nid i = 0; i < f->r.g.n_nodes; i++)
+        if (layer_of[i] != layer) layer_of[i] = MPQC_NONE;
+    if (l->weights != MPQC_NONE) {
+        const struct mpqc_value *v = mpqc_value_at(&f->r.g, l->weights);
+        int64_t n = mpqc_type_count(&v->type);
+        float *x = MPQC_NEW_ARRAY(&w->arena, float, (size_t)n);
+        mpqc_weights_fake(v->data, n / l->channels, l->channels, mpqc_choices[k].weight_bits, x);
+        fake[layer] = x;
+    }
+    assert_int_equal(mpqc_sens_range_of(&f->s, l, mpqc_choices[k].activation_bits, &range[layer]),
+                     MPQC_OK);
+    struct mpqc_sens_quant quant = {layer_of, fake, range, NULL};
+    assert_int_equal(mpqc_sens_cut(&f->s, 0, f->r.g.n_order, f->r.g.outputs, f->r.g.n_outputs, &quant,
+                                   &w->arena, &w->cut), MPQC_OK);
+}
+
+/* sum |y - y'|^2 / sum |y|^2 over all outputs of `n` samples. */
+static double noise(struct fixture *f, const struct mpqc_graph *g, uint64_t n)
+{
+    const struct mpqc_graph *graphs[2] = {&f->r.g, g};
+    static float in[4096], out[2][4096];
+    double signal = 0, error = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        void *x[4], *y[2][4];
+        size_t used = 0, made[2] = {0, 0};
+        for (uint32_t k = 0; k < f->r.g.n_inputs; k++) {
+            x[k] = in + used;
+            used += (size_t)mpqc_type_count(&f->r.g.values[f->r.g.inputs[k]].type);
+        }
+        assert_int_equal(qrig_get(&f->r, &f->r.cx, i, x), MPQC_OK);
+        for (int side = 0; side < 2; side++) {
+            struct mpqc_runner *r;
+            for (uint32_t k = 0; k < g->n_outputs; k++) {
+                y[side][k] = out[side] + made[side];
+                made[side] += (size_t)mpqc_type_count(&g->values[g->outputs[k]].type);
+            }
+            assert_true(used <= 4096 && made[side] <= 4096);
+            assert_int_equal(mpqc_interpreter.prepare(&f->r.cx, graphs[side], &r), MPQC_OK);
+            assert_int_equal(mpqc_interpreter.run(r, (const void *const *)x, y[side], NULL, NULL),
+                             MPQC_OK);
+            mpqc_interpreter.release(r);
+        }
+        for (size_t k = 0; k < made[0]; k++) {
+            signal += (double)out[0][k] * out[0][k];
+            error += ((double)out[0][k] - out[1][k]) * ((double)out[0][k] - out[1][k]);
+        }
+    }
+    return error / signal;
+}
+
+static void cut_networks_give_whole_results(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof qcases / sizeof qcases[0]; i++) {
+        struct fixture f;
+        start(&f, qcases[i].text, 3);
+        if (f.b.n_layers > 0) run_metric(&f, "sqnr");
+        for (uint32_t l = 0; l < f.b.n_layers; l++)
+            for (uint32_t k = 0; k < mpqc_n_choices; k += 3) {
+                struct whole w;
+                make_whole(&f, l, k, &w);
+                double want = noise(&f, &w.cut.g, 3);
+                assert_near(f.b.omega[(size_t)l * mpqc_n_choices + k], want, 1e-6 + 1e-9 / (want + 1e-12));
+                mpqc_graph_release(&w.cut.g);
+                mpqc_arena_release(&w.arena);
+            }
+        stop(&f);
+    }
+}
+
+/* Small divergences are what their second order says: kl at 8 bits against the curvature. */
+static void divergence_agrees_with_curvature(void **state)
+{
+    struct fixture f;
+    (void)state;
+    start(&f, classifier, 32);
+    run_metric(&f, "hessian-trace");
+    double predicted = f.b.omega[choice("w5a8")];
+    run_metric(&f, "kl");
+    double measured = f.b.omega[choice("w5a8")];
+    assert_true(measured > predicted / 4 && measured < predicted * 4);
+    stop(&f);
+}
+
+/* ---- what holds for all metrics ---- */
+
+static const char two_blocks[] =
+    "graph \"net\" { input %0 : f32[1,6,6,3] const %1 : f32[3,3,3,8] = random 1"
+    " %2 = conv %0, %1 {pads=[1,1,1,1]} @\"a\" \"Conv\" %3 = relu %2 @\"r\" \"Relu\""
+    " const %4 : f32[3,3,8,8] = random 2 %5 = conv %3, %4 {pads=[1,1,1,1]} @\"b\" \"Conv\""
+    " %6 = silu %5 @\"s\" \"SiLU\" %7 = add %6, %3 @\"+\" \"Add\""
+    " %8 = reduce_mean %7 {axes=[1,2]} @\"p\" \"ReduceMean\" %9 = reshape %8 {shape=[1,8]} @\"f\" \"Flatten\""
+    " const %10 : f32[8,5] = random 4 %11 = matmul %9, %10 @\"c\" \"Gemm\" output %11 }";
+
+/* The same bytes whatever the number of threads, and more loss with fewer bits. */
+static void metrics_repeat_and_order_choices(void **state)
+{
+    (void)state;
+    for (uint32_t m = 0; m < mpqc_n_metrics; m++)
+        for (int labels = 0; labels < 2; labels++) {
+            struct fixture f[2];
+            for (int i = 0; i < 2; i++) {
+                start(&f[i], two_blocks, 12);
+                f[i].r.cx.threads = i ? 3 : 1;
+                for (int k = 0; k < 64; k++) f[i].labels[k] = k % 5;
+                f[i].s.labels = labels ? f[i].labels : NULL;
+                run_metric(&f[i], mpqc_metrics[m].name);
+            }
+            size_t n = (size_t)f[0].b.n_layers * mpqc_n_choices;
+            assert_memory_equal(f[0].b.omega, f[1].b.omega, n * sizeof(double));
+            for (uint32_t l = 0; l < f[0].b.n_layers; l++) {
+                const double *o = f[0].b.omega + (size_t)l * mpqc_n_choices;
+                assert_true(o[choice("w8a8")] < o[choice("w4a8")]);
+                assert_true(o[choice("w4a8")] < o[choice("w2a8")]);
+                assert_true(o[choice("w8a8")] < o[choice("w8a4")]);
+            }
+            stop(&f[0]);
+            stop(&f[1]);
+        }
+}
+
+/* ---- against PyTorch ---- */
+
+struct row {
+    const char *network, *node;
+    double value, error;
+};
+static const struct row torch_traces[] = {
+#define TRACE(network, node, value, error) {network, node, value, error},
+#define TOP(network, node, value)
+#include "sensitivity_torch.def"
+#undef TRACE
+#undef TOP
+};
+static const struct row torch_tops[] = {
+#define TRACE(network, node, value, error)
+#define TOP(network, node, value) {network, node, value, 0},
+#include "sensitivity_torch.def"
+#undef TRACE
+#undef TOP
+};
+#define TORCH_SAMPLES 32
+#define FASHION "/usr/share/datasets/fashion-mnist/t10k-"
+
+struct bundled {
+    struct fixture f;
+    struct mpqc_data *images;
+    struct mpqc_preprocess pre;
+    struct mpqc_dataset data;
+};
+
+static mpqc_status read_image(void *user, struct mpqc_cx *cx, uint64_t index, void *const *inputs)
+{
+    struct bundled *b = user;
+    struct mpqc_data_error err;
+    const struct mpqc_graph *g = &b->f.r.g;
+    const struct mpqc_type *t = &g->values[g->inputs[0]].type;
+    if (mpqc_array_sample(mpqc_data_at(b->images, 0), t->rank, t->dims, &b->pre, index, inputs[0],
+                          &err) == 0)
+        return MPQC_OK;
+    return MPQC_FAIL(cx, DATA, MPQC_NOWHERE, "%s", err.text);
+}
+
+static void open_bundled(struct bundled *b, const char *name)
+{
+    static const char *const passes[] = {"simplify", "calibrate"};
+    struct mpqc_import_options import = {0};
+    struct fixture *f = &b->f;
+    struct mpqc_data_error err;
+    char path[512];
+    int64_t *labels;
+    uint64_t n;
+    bool stopped;
+    memset(b, 0, sizeof *b);
+    mpqc_cx_init(&f->r.cx, NULL);
+    f->r.cx.threads = 2;
+    mpqc_graph_init(&f->r.real, &mpqc_malloc_allocator);
+    mpqc_graph_init(&f->r.g, &mpqc_malloc_allocator);
+    mpqc_options_init(&f->r.options);
+    mpqc_pass_cx_init(&f->r.p, &f->r.cx, &f->r.options);
+    f->r.p.engine = &mpqc_interpreter;
+    snprintf(path, sizeof path, MPQC_SOURCE_DIR "/tutorials/networks/%s.onnx", name);
+    assert_int_equal(mpqc_import_onnx(&f->r.cx, path, &import, &f->r.g), MPQC_OK);
+    assert_int_equal(mpqc_data_open(FASHION "images-idx3-ubyte.gz", 0, NULL, &b->images, &err), 0);
+    assert_int_equal(mpqc_labels_open(FASHION "labels-idx1-ubyte.gz", &labels, &n, &err), 0);
+    memcpy(f->labels, labels, TORCH_SAMPLES * sizeof *labels);
+    free(labels);
+    assert_int_equal(mpqc_preprocess_set(&b->pre, "mean", "0.2860", &err), 0);
+    assert_int_equal(mpqc_preprocess_set(&b->pre, "std", "0.3530", &err), 0);
+    b->data = (struct mpqc_dataset){.count = TORCH_SAMPLES, .get = read_image, .user = b};
+    f->r.p.data = &b->data;
+    assert_int_equal(mpqc_pipeline_run(&f->r.p, &f->r.g, passes, 2, &stopped), MPQC_OK);
+    assert_int_equal(mpqc_bits_collect(&f->r.cx, &f->r.g, &f->r.p.keep, &f->b), MPQC_OK);
+    f->s = (struct mpqc_sens_cx){.p = &f->r.p, .g = &f->r.g, .bits = &f->b, .labels = f->labels};
+}
+
+static void close_bundled(struct bundled *b)
+{
+    mpqc_data_close(b->images);
+    stop(&b->f);
+}
+
+static uint32_t layer_called(const struct fixture *f, const char *name)
+{
+    uint32_t l = 0;
+    while (l < f->b.n_layers && strcmp(f->b.layer[l].name, name) != 0) l++;
+    assert_true(l < f->b.n_layers);
+    return l;
+}
+
+/* Every trace within `sigmas` standard errors, PyTorch's and ours together; the sum of
+ * exact ones within 5 %. */
+static void compare_traces(const char *network, enum mpqc_curve_method method, double sigmas)
+{
+    struct bundled b;
+    struct mpqc_curvature c;
+    double mean[64], error[64], ours = 0, theirs = 0;
+    open_bundled(&b, network);
+    assert_int_equal(mpqc_curvature_open(&b.f.s, 1, &c), MPQC_OK);
+    assert_int_equal(c.samples, TORCH_SAMPLES);
+    assert_int_equal(mpqc_curve_traces(&c, &c.weights, method, mean, error), MPQC_OK);
+    for (size_t i = 0; i < MPQC_LEN(torch_traces); i++) {
+        const struct row *t = &torch_traces[i];
+        if (strcmp(t->network, network) != 0) continue;
+        uint32_t v = c.weights.var_of[layer_called(&b.f, t->node)];
+        double n = (double)c.weights.count[v], d = mean[v] * n - t->value;
+        /* exact ones have the samples' scatter as error: not that of this comparison */
+        double e = method == MPQC_CURVE_PRODUCTS ? hypot(error[v] * n, t->error) : t->error;
+        if (fabs(d) > sigmas * e)
+            fprintf(stderr, "%s %s: %g, PyTorch %g +- %g\n", network, t->node, mean[v] * n, t->value,
+                    t->error);
+        assert_true(fabs(d) <= sigmas * e);
+        ours += mean[v] * n;
+        theirs += t->value;
+    }
+    if (method != MPQC_CURVE_PRODUCTS) assert_near(ours, theirs, 0.05);
+    mpqc_curvature_close(&c);
+    close_bundled(&b);
+}
+
+static void traces_agree_with_pytorch(void **state)
+{
+    (void)state;
+    if (access(FASHION "images-idx3-ubyte.gz", R_OK) != 0) skip();
+    compare_traces("fashion_resnet", MPQC_CURVE_BEST, 3.5);
+    compare_traces("fashion_mobile", MPQC_CURVE_PRODUCTS, 3.5);
+}
+
+/* The cheap ones of the layers' largest eigenvalues. */
+static void eigenvalues_agree_with_pytorch(void **state)
+{
+    static const char *const layers[] = {"/stage3/stage3.1/conv1/Conv", "/stage3/stage3.1/conv2/Conv",
+                                         "/head/Gemm"};
+    struct bundled b;
+    struct mpqc_curvature c;
+    (void)state;
+    if (access(FASHION "images-idx3-ubyte.gz", R_OK) != 0) skip();
+    open_bundled(&b, "fashion_resnet");
+    assert_int_equal(mpqc_curvature_open(&b.f.s, 1, &c), MPQC_OK);
+    for (size_t i = 0; i < MPQC_LEN(torch_tops); i++)
+        for (size_t k = 0; k < MPQC_LEN(layers); k++) {
+            const struct row *t = &torch_tops[i];
+            double top, change;
+            if (strcmp(t->network, "fashion_resnet") != 0 || strcmp(t->node, layers[k]) != 0) continue;
+            uint32_t v = c.weights.var_of[layer_called(&b.f, t->node)];
+            assert_int_equal(mpqc_curve_top(&c, &c.weights, v, &top, &change), MPQC_OK);
+            assert_near(top, t->value, 0.02);
+        }
+    mpqc_curvature_close(&c);
+    close_bundled(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(linear_regression),
+        cmocka_unit_test(softmax_regression),
+        cmocka_unit_test(omega_is_curvature_times_error),
+        cmocka_unit_test(labels_are_checked),
+        cmocka_unit_test(gauss_newton_where_it_is_exact),
+        cmocka_unit_test(cut_networks_give_whole_results),
+        cmocka_unit_test(divergence_agrees_with_curvature),
+        cmocka_unit_test(metrics_repeat_and_order_choices),
+        cmocka_unit_test(traces_agree_with_pytorch),
+        cmocka_unit_test(eigenvalues_agree_with_pytorch),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
