@@ -21,6 +21,7 @@ struct gemm {
     unsigned lanes; /* of the widest vector */
     /* the tile at work */
     int64_t mh, mw;
+    struct mpqc_amx amx;
     LLVMValueRef var[4 * 64]; /* [set][position][vector][acc_per_column] */
 };
 
@@ -338,20 +339,10 @@ static LLVMValueRef moved_back(struct gemm *q, LLVMValueRef n, int64_t size, int
 
 static void amx_unit(struct gemm *q, int64_t height, int64_t width, struct origin o)
 {
-    LLVMBuilderRef b = q->e->b;
-    struct mpqc_amx_unit u = {.e = q->e,
-                              .l = q->l,
-                              .t = q->t,
-                              .ep = q->ep,
-                              .c = q->c,
-                              .channel = q->channel,
-                              .w = q->panel_w,
-                              .x = o.x,
-                              .position = LLVMBuildNSWAdd(b, o.position, q->channel, ""),
-                              .residual = LLVMBuildNSWAdd(b, o.residual, q->channel, ""),
-                              .height = height,
-                              .width = width};
-    mpqc_amx_unit(&u);
+    struct mpqc_amx_unit u = {.x = o.x, .height = height, .width = width};
+    u.position = LLVMBuildNSWAdd(q->e->b, o.position, q->channel, "");
+    u.residual = LLVMBuildNSWAdd(q->e->b, o.residual, q->channel, "");
+    mpqc_amx_unit(&q->amx, &u);
 }
 
 /* All columns of `height` rows. */
@@ -448,7 +439,12 @@ static void panel(struct gemm *q, const struct mpqc_columns *c, LLVMValueRef g,
         if (c->lanes[v] > q->lanes) q->lanes = c->lanes[v];
     q->channel = mpqc_b_madd(e, g, q->l->ocg, channel);
     LLVMValueRef at = mpqc_b_madd(e, g, q->l->icg, constant(q, q->l->x_first));
+    q->amx.c = c;
+    q->amx.channel = q->channel;
+    q->amx.w = w;
+    if (q->t->amx) mpqc_amx_panel_begin(&q->amx);
     units(q, from, to, mpqc_b_gep(e, q->x, at));
+    if (q->t->amx) mpqc_amx_panel_end(&q->amx);
 }
 
 /* Panels [first, last) of group g; NULL: all. */
@@ -561,6 +557,7 @@ void mpqc_gemm_body(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
                     LLVMValueRef to)
 {
     struct gemm q = {.e = e, .l = l, .t = t, .ep = ep, .x = x, .w = w};
+    q.amx = (struct mpqc_amx){.e = e, .l = l, .t = t, .ep = ep};
     if (t->amx) mpqc_amx_begin(e, t);
     all_units(&q, k, from, to);
     if (t->amx) mpqc_amx_end(e);

@@ -5,36 +5,41 @@
  * tdpbusd adds x[m][4k..] (unsigned) * w[4k..][n] (signed) to int32 sums, exactly.
  *
  * A tile of `amx_rows` neighbouring positions is loaded straight from the input: its row
- * stride is the distance between positions, its rows are `amx_bytes` of a run.  Two such
- * tiles and two of 16 channels are multiplied crosswise into four accumulators (registers
- * 0 to 3), which go through memory to the epilogue of AVX-512.  A run is cut into equal
- * chunks, at most 64 bytes, so that one configuration serves the whole kernel.
+ * stride is the distance between positions, its rows are `amx_bytes` of a run.  A run is
+ * cut into equal chunks, at most 64 bytes, so that one configuration serves the whole
+ * kernel.  Tiles at the end of a row are moved back to full size; positions that the tile
+ * before has stored are not finished again.
  *
- * Tiles at the end of a row are moved back to full size; positions that the tile before
- * has stored are not finished again.
+ * A group of 4 x 1, 2 x 2 or 1 x 4 tiles of positions x channels is multiplied crosswise
+ * into four accumulators (registers 0 to 3), whose sums go through memory to the epilogue
+ * of AVX-512.  A group is finished while the next one is multiplied, some positions after
+ * each chunk: the core has little else to do meanwhile.
  */
 #include "codegen/linear.h"
 
 #include <string.h>
 
-enum { X_TILE = 4, W_TILE = 6, ROW_BYTES = 64, MAX_ROWS = 16 };
+enum { ROW_BYTES = 64, MAX_ROWS = 16, LANES = 16, CACHED_PANEL = 24576 };
 
-struct amx {
-    const struct mpqc_amx_unit *u;
-    int64_t per_row, tiles; /* of positions, in the unit */
-    LLVMValueRef sums;      /* [2][rows][vector][16] */
-    /* the pair at work */
-    LLVMValueRef x[2], at[2][2], skip[2]; /* where; row and column; positions not stored */
-};
-
-static LLVMValueRef constant(const struct amx *q, int64_t v)
+static LLVMValueRef constant(const struct mpqc_amx *q, int64_t v)
 {
-    return mpqc_b_i64(q->u->e, v);
+    return mpqc_b_i64(q->e, v);
 }
 
 static LLVMValueRef tile_name(struct mpqc_emit_cx *e, unsigned i)
 {
     return LLVMConstInt(e->i8, i, 0);
+}
+
+/* Registers 4 to 7: those of tile a of positions, of vector v of channels. */
+static unsigned x_tile(const struct mpqc_tile *t, unsigned a)
+{
+    return 4 + (t->amx_n == 2 ? a : t->amx_n == 1 ? a % 3 : 0);
+}
+
+static unsigned w_tile(const struct mpqc_tile *t, unsigned v)
+{
+    return t->amx_n == 2 ? 6 + v : t->amx_n == 1 ? 7 : 5 + v % 3;
 }
 
 /* ---- the schedule ------------------------------------------------------------------ */
@@ -50,48 +55,98 @@ static bool cut_run(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
     return e->plan->place[l->x].space == MPQC_SPACE_ARENA && over <= MPQC_ARENA_SLACK;
 }
 
-/* Tenths of a cycle of two tiles of positions by nv vectors.  A tile product takes a cycle
- * per row; tiles are loaded at two rows a cycle, beside the products. */
-static int64_t pair_cost(const struct mpqc_linear *l, const struct mpqc_tile *t, unsigned nv)
+static int64_t all_steps(const struct mpqc_linear *l, const struct mpqc_tile *t)
 {
-    int64_t products = 2 * nv * t->amx_rows, loads = t->amx_rows + nv * t->amx_bytes / 8;
-    int64_t steps = l->n_outer * l->n_inner * t->amx_chunks;
-    int64_t step = products > loads ? products : loads;
-    return steps * (10 * step + 20) + 10 * products + 300 +
-           mpqc_finish_cost(2 * t->amx_rows, nv, true);
+    return l->n_outer * l->n_inner * t->amx_chunks;
 }
 
-static void make_panels(const struct mpqc_linear *l, struct mpqc_panels *p)
+static int64_t most(int64_t a, int64_t b)
 {
+    return a > b ? a : b;
+}
+
+/* Tenths of a cycle of a group by n vectors.  A tile product takes a cycle per row; tiles
+ * are loaded at two rows a cycle beside the products, weights that do not stay in the
+ * first cache at 32 bytes a cycle.  A third of the shorter of both halves is not hidden. */
+static int64_t group_cost(const struct mpqc_linear *l, const struct mpqc_tile *t, unsigned n)
+{
+    int64_t m = t->amx_m * t->amx_rows, steps = all_steps(l, t);
+    int64_t products = 10 * m * n, loads = 5 * m + 10 * n * t->amx_bytes / 8;
+    int64_t weights = LANES * n * t->amx_bytes;
+    int64_t stream = steps * weights > CACHED_PANEL ? 10 * weights / 32 : 0;
+    int64_t multiply = steps * (most(products, most(loads, stream)) + 20) + 600;
+    int64_t finish = m * (25 * n + 40);
+    return most(multiply, finish) + (multiply < finish ? multiply : finish) / 3;
+}
+
+static void make_panels(const struct mpqc_linear *l, struct mpqc_tile *t)
+{
+    struct mpqc_panels *p = &t->panels;
+    int64_t size = LANES * (int64_t)t->amx_n, rest = l->ocg % size;
     memset(p, 0, sizeof *p);
-    p->n_full = l->ocg / 32;
-    p->full = (struct mpqc_columns){.n = 2, .lanes = {16, 16}, .valid = 32};
-    int64_t rest = l->ocg % 32;
+    p->n_full = l->ocg / size;
+    p->full = (struct mpqc_columns){.n = t->amx_n, .valid = (unsigned)size};
+    for (unsigned v = 0; v < t->amx_n; v++) p->full.lanes[v] = LANES;
     if (rest == 0) return;
     p->n_rest = 1;
     p->rest[0] = p->full;
-    p->rest[0].n = rest > 16 ? 2 : 1;
+    p->rest[0].n = (unsigned)((rest + LANES - 1) / LANES);
     p->rest[0].valid = (unsigned)rest;
+}
+
+/* Tiles of positions of `height` rows, in groups. */
+static int64_t groups_of(const struct mpqc_linear *l, const struct mpqc_tile *t, int64_t height)
+{
+    int64_t per_row = (l->cols + t->amx_rows - 1) / t->amx_rows;
+    return (height * per_row + t->amx_m - 1) / t->amx_m;
+}
+
+/* Units: a small image is one, so that threads share out the channels and weights are
+ * read once; else as few rows as fill groups.  Returns the groups of an image. */
+static int64_t make_units(const struct mpqc_linear *l, struct mpqc_tile *t)
+{
+    int64_t all = groups_of(l, t, l->rows), best = INT64_MAX;
+    bool one = all * t->amx_m <= 16 && l->batch == 1 && t->panels.n_full >= 4;
+    t->units = 1;
+    t->mh = l->rows;
+    t->mw = l->cols;
+    if (one) return all;
+    if (l->flat) {
+        t->mw = t->amx_m * t->amx_rows < l->cols ? t->amx_m * t->amx_rows : l->cols;
+        t->units = (l->cols + t->mw - 1) / t->mw;
+        return t->units;
+    }
+    for (int64_t h = 1; h <= 4 && h <= l->rows; h++) {
+        int64_t n = l->rows / h * groups_of(l, t, h) + groups_of(l, t, l->rows % h);
+        if (n >= best) continue;
+        best = n;
+        t->mh = h;
+    }
+    t->units = (l->rows + t->mh - 1) / t->mh;
+    return best;
 }
 
 bool mpqc_amx_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, int64_t best,
                      struct mpqc_tile *out)
 {
     struct mpqc_tile t = {.amx = true, .unroll = 1, .split = 1};
+    bool found = false;
     if (!e->target->isa->tiles || l->groups != 1 || l->bits != 8 || !cut_run(e, l, &t))
         return false;
     int64_t per_row = (l->cols + MAX_ROWS - 1) / MAX_ROWS;
     t.amx_rows = (l->cols + per_row - 1) / per_row;
-    make_panels(l, &t.panels);
-    t.mh = l->flat || per_row % 2 == 0 || l->rows == 1 ? 1 : 2;
-    t.mw = l->flat && l->cols > t.amx_rows ? 2 * t.amx_rows : t.amx_rows;
-    t.units = l->flat ? (l->cols + t.mw - 1) / t.mw : (l->rows + t.mh - 1) / t.mh;
-    int64_t pairs = l->flat ? t.units : t.units * ((t.mh * per_row + 1) / 2);
-    int64_t cost = t.panels.n_full * pair_cost(l, &t, 2);
-    if (t.panels.n_rest) cost += pair_cost(l, &t, t.panels.rest[0].n);
-    if (l->batch * pairs * cost + 3000 >= best) return false;
-    *out = t;
-    return true;
+    for (t.amx_n = 1; t.amx_n <= 4; t.amx_n *= 2) {
+        t.amx_m = 4 / t.amx_n;
+        make_panels(l, &t);
+        int64_t groups = make_units(l, &t), cost = t.panels.n_full * group_cost(l, &t, t.amx_n);
+        if (t.panels.n_rest) cost += group_cost(l, &t, t.panels.rest[0].n);
+        cost = l->batch * groups * cost + 3000;
+        if (cost >= best) continue;
+        best = cost;
+        *out = t;
+        found = true;
+    }
+    return found;
 }
 
 /* ---- weights ------------------------------------------------------------------------- */
@@ -104,13 +159,14 @@ int8_t *mpqc_amx_pack(struct mpqc_emit_cx *e, const struct mpqc_linear *l,
     *bytes = (size_t)mpqc_group_bytes(l, &t->panels);
     int8_t *packed = MPQC_NEW_ARRAY(&e->scratch, int8_t, *bytes), *to = packed;
     if (!packed) return NULL;
-    for (int64_t first = 0; first < l->ocg; first += 32) {
-        int64_t vectors = l->ocg - first > 16 ? 2 : 1;
+    for (int64_t first = 0; first < l->ocg; first += LANES * t->amx_n) {
+        int64_t vectors = (l->ocg - first + LANES - 1) / LANES;
+        if (vectors > t->amx_n) vectors = t->amx_n;
         for (int64_t i = 0; i < runs * t->amx_chunks * vectors; i++) {
             int64_t r = i / vectors / t->amx_chunks, chunk = i / vectors % t->amx_chunks;
-            int64_t k = chunk * t->amx_bytes, n = first + i % vectors * 16;
-            for (int64_t j = 0; j < 16 * t->amx_bytes; j++, to++) {
-                int64_t at = k + j / 64 * 4 + j % 4, channel = n + j / 4 % 16;
+            int64_t k = chunk * t->amx_bytes, n = first + i % vectors * LANES;
+            for (int64_t j = 0; j < LANES * t->amx_bytes; j++, to++) {
+                int64_t at = k + j / 64 * 4 + j % 4, channel = n + j / 4 % LANES;
                 if (at >= l->run || channel >= l->ocg) continue;
                 *to = l->w[(r * l->run + at) * l->ocg + channel];
             }
@@ -127,8 +183,13 @@ void mpqc_amx_begin(struct mpqc_emit_cx *e, const struct mpqc_tile *t)
 {
     uint8_t c[64] = {1};
     for (unsigned i = 0; i < 8; i++) {
-        c[16 + 2 * i] = (uint8_t)(i == X_TILE || i == X_TILE + 1 ? t->amx_bytes : ROW_BYTES);
-        c[48 + i] = (uint8_t)(i >= W_TILE ? t->amx_bytes / 4 : t->amx_rows);
+        bool w = false, x = false;
+        for (unsigned k = 0; k < 4; k++) {
+            w |= k < t->amx_n && i == w_tile(t, k);
+            x |= k < t->amx_m && i == x_tile(t, k);
+        }
+        c[16 + 2 * i] = (uint8_t)(x ? t->amx_bytes : ROW_BYTES);
+        c[48 + i] = (uint8_t)(w ? t->amx_bytes / 4 : t->amx_rows);
     }
     LLVMValueRef config = mpqc_global_bytes(e, "tiles", c, sizeof c, 64);
     mpqc_b_intrinsic(e, "llvm.x86.ldtilecfg", NULL, 0, &config, 1);
@@ -139,27 +200,108 @@ void mpqc_amx_end(struct mpqc_emit_cx *e)
     mpqc_b_intrinsic(e, "llvm.x86.tilerelease", NULL, 0, NULL, 0);
 }
 
-/* ---- a pair of tiles ---------------------------------------------------------------------- */
+/* ---- finishing --------------------------------------------------------------------------- */
 
-static void load_tile(const struct amx *q, unsigned i, LLVMValueRef p, int64_t stride)
+/* Element a (i64) of one of the arrays of facts about the tiles to be finished. */
+static LLVMValueRef fact(const struct mpqc_amx *q, LLVMValueRef array, LLVMValueRef a)
 {
-    struct mpqc_emit_cx *e = q->u->e;
-    LLVMValueRef args[] = {tile_name(e, i), p, constant(q, stride)};
-    mpqc_b_intrinsic(e, "llvm.x86.tileloadd64", NULL, 0, args, 3);
+    return mpqc_b_gep(q->e, array, mpqc_b_madd(q->e, a, 8, constant(q, 0)));
 }
 
-/* One chunk: accumulator 2a + v += tile a of positions * vector v of channels. */
-static void step(const struct amx *q, LLVMValueRef x_at, LLVMValueRef w)
+static int64_t sums_row(const struct mpqc_amx *q)
 {
-    struct mpqc_emit_cx *e = q->u->e;
-    unsigned nv = q->u->c->n;
-    for (unsigned v = 0; v < nv; v++)
-        load_tile(q, W_TILE + v, mpqc_b_gep_const(e, w, 16 * v * q->u->t->amx_bytes), ROW_BYTES);
-    for (unsigned a = 0; a < 2; a++) {
-        load_tile(q, X_TILE + a, mpqc_b_gep(e, q->x[a], x_at), q->u->l->x_col);
-        for (unsigned v = 0; v < nv; v++) {
-            LLVMValueRef args[] = {tile_name(e, 2 * a + v), tile_name(e, X_TILE + a),
-                                   tile_name(e, W_TILE + v)};
+    return ROW_BYTES * q->c->n;
+}
+
+/* Position m of tile a; f is their number in the group. */
+static void finish_position(struct mpqc_amx *q, LLVMValueRef f, LLVMValueRef a, LLVMValueRef m)
+{
+    struct mpqc_emit_cx *e = q->e;
+    LLVMValueRef sum[MPQC_MAX_COLUMNS];
+    LLVMValueRef from = mpqc_b_gep(e, q->sums, mpqc_b_madd(e, f, sums_row(q), constant(q, 0)));
+    for (unsigned v = 0; v < q->c->n; v++) {
+        sum[v] = mpqc_b_load(e, LLVMVectorType(e->i32, LANES),
+                             mpqc_b_gep_const(e, from, v * ROW_BYTES), 64);
+        sum[v] = LLVMBuildAdd(e->b, sum[v], q->bias[v], "");
+    }
+    LLVMValueRef out = mpqc_b_load(e, e->i64, fact(q, q->out_at, a), 8);
+    LLVMValueRef res = mpqc_b_load(e, e->i64, fact(q, q->res_at, a), 8);
+    mpqc_epilogue_store(e, q->ep, sum, mpqc_b_madd(e, m, q->l->out_col, out),
+                        mpqc_b_madd(e, m, q->l->res_col, res), NULL);
+}
+
+/* Positions [from, to) of the group whose sums are in memory. */
+static void finish(struct mpqc_amx *q, LLVMValueRef from, LLVMValueRef to)
+{
+    struct mpqc_emit_cx *e = q->e;
+    struct mpqc_loop loop;
+    struct mpqc_if wanted;
+    mpqc_b_loop_begin(e, &loop, from, to, 1, "finish");
+    LLVMValueRef rows = constant(q, q->t->amx_rows);
+    LLVMValueRef a = LLVMBuildUDiv(e->b, loop.iv, rows, "");
+    LLVMValueRef m = LLVMBuildURem(e->b, loop.iv, rows, "");
+    LLVMValueRef skip = mpqc_b_load(e, e->i64, fact(q, q->skip, a), 8);
+    mpqc_b_if_begin(e, &wanted, LLVMBuildICmp(e->b, LLVMIntSGE, m, skip, ""));
+    finish_position(q, loop.iv, a, m);
+    mpqc_b_if_end(e, &wanted);
+    mpqc_b_loop_end(e, &loop);
+}
+
+void mpqc_amx_panel_begin(struct mpqc_amx *q)
+{
+    struct mpqc_emit_cx *e = q->e;
+    int64_t m = q->t->amx_m;
+    if (!q->sums) {
+        LLVMTypeRef facts = LLVMArrayType2(e->i64, (uint64_t)m);
+        uint64_t n = (uint64_t)(m * q->t->amx_rows * q->t->amx_n);
+        q->sums = mpqc_b_var(e, LLVMArrayType2(LLVMVectorType(e->i32, LANES), n), "sums");
+        q->out_at = mpqc_b_var(e, facts, "out.at");
+        q->res_at = mpqc_b_var(e, facts, "residual.at");
+        q->skip = mpqc_b_var(e, facts, "skip");
+    }
+    mpqc_epilogue_columns(e, q->ep, q->c, q->channel);
+    mpqc_epilogue_bias(e, q->ep, q->c, q->channel, q->bias);
+    for (int64_t a = 0; a < m; a++) /* nothing to be finished yet */
+        mpqc_b_store(e, constant(q, q->t->amx_rows), fact(q, q->skip, constant(q, a)), 8);
+}
+
+void mpqc_amx_panel_end(struct mpqc_amx *q)
+{
+    finish(q, constant(q, 0), constant(q, q->t->amx_m * q->t->amx_rows));
+}
+
+/* ---- one group --------------------------------------------------------------------------- */
+
+/* Tiles of positions of the group: their input, facts for finishing. */
+struct group {
+    LLVMValueRef x[4], out[4], res[4], skip[4];
+};
+
+static void load_tile(const struct mpqc_amx *q, unsigned i, LLVMValueRef p, int64_t stride)
+{
+    LLVMValueRef args[] = {tile_name(q->e, i), p, constant(q, stride)};
+    mpqc_b_intrinsic(q->e, "llvm.x86.tileloadd64", NULL, 0, args, 3);
+}
+
+static void load_weights(const struct mpqc_amx *q, LLVMValueRef w, unsigned v)
+{
+    load_tile(q, w_tile(q->t, v), mpqc_b_gep_const(q->e, w, LANES * v * q->t->amx_bytes),
+              ROW_BYTES);
+}
+
+/* One chunk: accumulator n a + v += tile a of positions * vector v of channels. */
+static void step(const struct mpqc_amx *q, const struct group *g, LLVMValueRef x_at,
+                 LLVMValueRef w)
+{
+    struct mpqc_emit_cx *e = q->e;
+    const struct mpqc_tile *t = q->t;
+    for (unsigned v = 0; v < q->c->n && t->amx_m > 1; v++) load_weights(q, w, v);
+    for (unsigned a = 0; a < t->amx_m; a++) {
+        load_tile(q, x_tile(t, a), mpqc_b_gep(e, g->x[a], x_at), q->l->x_col);
+        for (unsigned v = 0; v < q->c->n; v++) {
+            if (t->amx_m == 1) load_weights(q, w, v);
+            LLVMValueRef args[] = {tile_name(e, t->amx_n * a + v), tile_name(e, x_tile(t, a)),
+                                   tile_name(e, w_tile(t, v))};
             mpqc_b_intrinsic(e, "llvm.x86.tdpbusd", NULL, 0, args, 3);
         }
     }
@@ -171,139 +313,110 @@ struct level {
     int64_t n;
 };
 
-static LLVMValueRef level_begin(const struct amx *q, struct level *v, int64_t n, const char *name)
+static LLVMValueRef level_begin(const struct mpqc_amx *q, struct level *v, int64_t n,
+                                const char *name)
 {
     v->n = n;
     if (n == 1) return constant(q, 0);
-    mpqc_b_loop_begin(q->u->e, &v->loop, constant(q, 0), constant(q, n), 1, name);
+    mpqc_b_loop_begin(q->e, &v->loop, constant(q, 0), constant(q, n), 1, name);
     return v->loop.iv;
 }
 
-static void level_end(const struct amx *q, struct level *v)
+static void level_end(const struct mpqc_amx *q, struct level *v)
 {
-    if (v->n > 1) mpqc_b_loop_end(q->u->e, &v->loop);
+    if (v->n > 1) mpqc_b_loop_end(q->e, &v->loop);
 }
 
-static void products(const struct amx *q)
+/* After step `number` (i64): its share of the positions of the group before. */
+static void finish_some(struct mpqc_amx *q, LLVMValueRef number)
 {
-    struct mpqc_emit_cx *e = q->u->e;
-    const struct mpqc_linear *l = q->u->l;
-    int64_t chunk = 16 * q->u->c->n * q->u->t->amx_bytes, run = q->u->t->amx_chunks * chunk;
+    struct mpqc_emit_cx *e = q->e;
+    int64_t all = q->t->amx_m * q->t->amx_rows, steps = all_steps(q->l, q->t);
+    int64_t share = (all + steps - 1) / steps;
+    LLVMValueRef end = constant(q, all);
+    LLVMValueRef from = mpqc_b_madd(e, number, share, constant(q, 0));
+    LLVMValueRef to = LLVMBuildNSWAdd(e->b, from, constant(q, share), "");
+    LLVMValueRef less = LLVMBuildICmp(e->b, LLVMIntSLT, to, end, "");
+    finish(q, from, LLVMBuildSelect(e->b, less, to, end, ""));
+}
+
+static void products(struct mpqc_amx *q, const struct group *g)
+{
+    struct mpqc_emit_cx *e = q->e;
+    const struct mpqc_linear *l = q->l;
+    int64_t chunk = LANES * q->c->n * q->t->amx_bytes;
     struct level outer, inner, chunks;
-    LLVMValueRef zero = constant(q, 0);
-    for (unsigned a = 0; a < 2; a++)
-        for (unsigned v = 0; v < q->u->c->n; v++) {
-            LLVMValueRef name = tile_name(e, 2 * a + v);
-            mpqc_b_intrinsic(e, "llvm.x86.tilezero", NULL, 0, &name, 1);
-        }
+    for (unsigned i = 0; i < 4; i++) {
+        LLVMValueRef name = tile_name(e, i);
+        mpqc_b_intrinsic(e, "llvm.x86.tilezero", NULL, 0, &name, 1);
+    }
     LLVMValueRef o = level_begin(q, &outer, l->n_outer, "row");
     LLVMValueRef i = level_begin(q, &inner, l->n_inner, "tap");
-    LLVMValueRef x = mpqc_b_madd(e, o, l->outer_step, mpqc_b_madd(e, i, l->inner_step, zero));
-    LLVMValueRef w = mpqc_b_madd(e, o, l->n_inner * run, mpqc_b_madd(e, i, run, zero));
-    LLVMValueRef k = level_begin(q, &chunks, q->u->t->amx_chunks, "k");
-    step(q, mpqc_b_madd(e, k, q->u->t->amx_bytes, x),
-         mpqc_b_gep(e, q->u->w, mpqc_b_madd(e, k, chunk, w)));
+    LLVMValueRef k = level_begin(q, &chunks, q->t->amx_chunks, "k");
+    LLVMValueRef x = mpqc_b_madd(e, i, l->inner_step, constant(q, 0));
+    x = mpqc_b_madd(e, k, q->t->amx_bytes, mpqc_b_madd(e, o, l->outer_step, x));
+    LLVMValueRef number = mpqc_b_madd(e, mpqc_b_madd(e, o, l->n_inner, i), q->t->amx_chunks, k);
+    step(q, g, x, mpqc_b_gep(e, q->w, mpqc_b_madd(e, number, chunk, constant(q, 0))));
+    finish_some(q, number);
     level_end(q, &chunks);
     level_end(q, &inner);
     level_end(q, &outer);
 }
 
-static int64_t sums_row(const struct amx *q)
+/* Sums and facts to memory, for the next group to finish. */
+static void leave(const struct mpqc_amx *q, const struct group *g)
 {
-    return ROW_BYTES * q->u->c->n;
-}
-
-static void store_sums(const struct amx *q)
-{
-    struct mpqc_emit_cx *e = q->u->e;
-    for (unsigned i = 0; i < 4; i++) {
-        if (i % 2 >= q->u->c->n) continue;
-        int64_t at = i / 2 * q->u->t->amx_rows * sums_row(q) + i % 2 * ROW_BYTES;
-        LLVMValueRef args[] = {tile_name(e, i), mpqc_b_gep_const(e, q->sums, at),
-                               constant(q, sums_row(q))};
-        mpqc_b_intrinsic(e, "llvm.x86.tilestored64", NULL, 0, args, 3);
+    struct mpqc_emit_cx *e = q->e;
+    for (unsigned a = 0; a < q->t->amx_m; a++) {
+        for (unsigned v = 0; v < q->c->n; v++) {
+            int64_t at = a * q->t->amx_rows * sums_row(q) + v * ROW_BYTES;
+            LLVMValueRef args[] = {tile_name(e, q->t->amx_n * a + v),
+                                   mpqc_b_gep_const(e, q->sums, at), constant(q, sums_row(q))};
+            mpqc_b_intrinsic(e, "llvm.x86.tilestored64", NULL, 0, args, 3);
+        }
+        LLVMValueRef i = constant(q, a);
+        mpqc_b_store(e, g->out[a], fact(q, q->out_at, i), 8);
+        mpqc_b_store(e, g->res[a], fact(q, q->res_at, i), 8);
+        mpqc_b_store(e, g->skip[a], fact(q, q->skip, i), 8);
     }
-}
-
-static LLVMValueRef choose(const struct amx *q, LLVMValueRef second, LLVMValueRef v[2])
-{
-    return LLVMBuildSelect(q->u->e->b, second, v[1], v[0], "");
-}
-
-/* Tile by tile, position by position. */
-static void finish(struct amx *q)
-{
-    struct mpqc_emit_cx *e = q->u->e;
-    const struct mpqc_linear *l = q->u->l;
-    const struct mpqc_columns *c = q->u->c;
-    LLVMValueRef bias[MPQC_MAX_COLUMNS], sum[MPQC_MAX_COLUMNS], at[2];
-    struct level tile, position;
-    int64_t rows = q->u->t->amx_rows;
-    mpqc_epilogue_columns(e, q->u->ep, c, q->u->channel);
-    mpqc_epilogue_bias(e, q->u->ep, c, q->u->channel, bias);
-    LLVMValueRef a = level_begin(q, &tile, q->tiles > 1 ? 2 : 1, "tile");
-    LLVMValueRef second = LLVMBuildICmp(e->b, LLVMIntNE, a, constant(q, 0), "");
-    for (int d = 0; d < 2; d++) {
-        LLVMValueRef v[] = {q->at[0][d], q->at[1][d]};
-        at[d] = choose(q, second, v);
-    }
-    LLVMValueRef out = mpqc_b_madd(e, at[0], l->out_row, q->u->position);
-    LLVMValueRef res = mpqc_b_madd(e, at[0], l->res_row, q->u->residual);
-    LLVMValueRef sums = mpqc_b_gep(
-        e, q->sums, mpqc_b_madd(e, a, rows * sums_row(q), constant(q, 0)));
-    position.n = 2;
-    mpqc_b_loop_begin(e, &position.loop, choose(q, second, q->skip), constant(q, rows), 1,
-                      "finish");
-    LLVMValueRef m = position.loop.iv;
-    LLVMValueRef from = mpqc_b_gep(e, sums, mpqc_b_madd(e, m, sums_row(q), constant(q, 0)));
-    for (unsigned v = 0; v < c->n; v++) {
-        sum[v] = mpqc_b_load(e, LLVMVectorType(e->i32, 16),
-                             mpqc_b_gep_const(e, from, v * ROW_BYTES), 64);
-        sum[v] = LLVMBuildAdd(e->b, sum[v], bias[v], "");
-    }
-    LLVMValueRef column = LLVMBuildNSWAdd(e->b, at[1], m, "");
-    mpqc_epilogue_store(e, q->u->ep, sum, mpqc_b_madd(e, column, l->out_col, out),
-                        mpqc_b_madd(e, column, l->res_col, res), NULL);
-    level_end(q, &position);
-    level_end(q, &tile);
 }
 
 /* Where tile i (i64) of the unit lies: its row, its first column, moved back from the end
  * of the row; what the tile before has stored of it.  Behind the last tile comes the last
  * once more, with nothing to store. */
-static void locate(struct amx *q, unsigned a, LLVMValueRef i)
+static void locate(const struct mpqc_amx *q, const struct mpqc_amx_unit *u, struct group *g,
+                   unsigned a, LLVMValueRef i)
 {
-    struct mpqc_emit_cx *e = q->u->e;
-    int64_t rows = q->u->t->amx_rows, last = q->u->width - rows;
-    LLVMValueRef zero = constant(q, 0), n = constant(q, q->tiles - 1);
-    LLVMValueRef per = constant(q, q->per_row);
+    struct mpqc_emit_cx *e = q->e;
+    int64_t rows = q->t->amx_rows, per_row = (u->width + rows - 1) / rows;
+    LLVMValueRef zero = constant(q, 0), n = constant(q, u->height * per_row - 1);
+    LLVMValueRef last = constant(q, u->width - rows), per = constant(q, per_row);
     LLVMValueRef behind = LLVMBuildICmp(e->b, LLVMIntSGT, i, n, "");
     i = LLVMBuildSelect(e->b, behind, n, i, "");
     LLVMValueRef row = LLVMBuildUDiv(e->b, i, per, "");
     LLVMValueRef want = mpqc_b_madd(e, LLVMBuildURem(e->b, i, per, ""), rows, zero);
-    LLVMValueRef over = LLVMBuildICmp(e->b, LLVMIntSGT, want, constant(q, last), "");
-    LLVMValueRef column = LLVMBuildSelect(e->b, over, constant(q, last), want, "");
-    q->at[a][0] = row;
-    q->at[a][1] = column;
-    q->skip[a] = LLVMBuildSelect(e->b, behind, constant(q, rows),
-                                 LLVMBuildNSWSub(e->b, want, column, ""), "");
-    LLVMValueRef x = mpqc_b_madd(e, row, q->u->l->x_row, zero);
-    q->x[a] = mpqc_b_gep(e, q->u->x, mpqc_b_madd(e, column, q->u->l->x_col, x));
+    LLVMValueRef over = LLVMBuildICmp(e->b, LLVMIntSGT, want, last, "");
+    LLVMValueRef column = LLVMBuildSelect(e->b, over, last, want, "");
+    LLVMValueRef stored = LLVMBuildNSWSub(e->b, want, column, "");
+    LLVMValueRef x = mpqc_b_madd(e, row, q->l->x_row, zero);
+    g->x[a] = mpqc_b_gep(e, u->x, mpqc_b_madd(e, column, q->l->x_col, x));
+    g->out[a] = mpqc_b_madd(e, column, q->l->out_col,
+                            mpqc_b_madd(e, row, q->l->out_row, u->position));
+    g->res[a] = mpqc_b_madd(e, column, q->l->res_col,
+                            mpqc_b_madd(e, row, q->l->res_row, u->residual));
+    g->skip[a] = LLVMBuildSelect(e->b, behind, constant(q, rows), stored, "");
 }
 
-void mpqc_amx_unit(const struct mpqc_amx_unit *u)
+void mpqc_amx_unit(struct mpqc_amx *q, const struct mpqc_amx_unit *u)
 {
-    struct mpqc_emit_cx *e = u->e;
-    int64_t rows = u->t->amx_rows;
-    struct amx q = {.u = u, .per_row = (u->width + rows - 1) / rows};
-    LLVMTypeRef type = LLVMArrayType2(LLVMVectorType(e->i32, 16), (uint64_t)(2 * rows * u->c->n));
-    struct level pairs;
-    q.tiles = u->height * q.per_row;
-    q.sums = mpqc_b_var(e, type, "sums");
-    LLVMValueRef pair = level_begin(&q, &pairs, (q.tiles + 1) / 2, "pair");
-    for (unsigned a = 0; a < 2; a++) locate(&q, a, mpqc_b_madd(e, pair, 2, constant(&q, a)));
-    products(&q);
-    store_sums(&q);
-    finish(&q);
-    level_end(&q, &pairs);
+    struct mpqc_emit_cx *e = q->e;
+    int64_t rows = q->t->amx_rows, tiles = u->height * ((u->width + rows - 1) / rows);
+    struct level groups;
+    struct group g;
+    LLVMValueRef i = level_begin(q, &groups, (tiles + q->t->amx_m - 1) / q->t->amx_m, "group");
+    for (unsigned a = 0; a < q->t->amx_m; a++)
+        locate(q, u, &g, a, mpqc_b_madd(e, i, q->t->amx_m, constant(q, a)));
+    products(q, &g);
+    leave(q, &g);
+    level_end(q, &groups);
 }

@@ -62,9 +62,11 @@ struct mpqc_tile {
     bool by_panel;   /* the kernel's range counts panels, not units */
     unsigned unroll; /* steps in the inner loop's body */
     unsigned split;  /* independent sets of accumulators, against latency */
-    /* gemm_amx.c computes the units: positions and bytes of a tile, chunks of a run */
+    /* gemm_amx.c computes the units: positions and bytes of a tile, chunks of a run; tiles
+     * of positions and of 16 channels in a group */
     bool amx;
     int64_t amx_rows, amx_bytes, amx_chunks;
+    unsigned amx_m, amx_n;
 };
 /* Code that is worth writing without a loop, in bytes. */
 #define MPQC_UNROLL_BYTES 1000
@@ -87,15 +89,22 @@ void mpqc_gemm_body(struct mpqc_emit_cx *, const struct mpqc_kernel *, const str
 
 /* AMX.  choose: does it beat `best` (of the cost model)?  Then weights are packed by
  * amx_pack, given a copy of the layer whose k4 is that of whole chunks, bodies are framed by
- * begin and end, and each unit of `height` x `width` positions is done by amx_unit. */
-struct mpqc_amx_unit {
+ * begin and end, panels by panel_begin and panel_end, and each unit of `height` x `width`
+ * positions is done by amx_unit. */
+struct mpqc_amx {
     struct mpqc_emit_cx *e;
     const struct mpqc_linear *l;
     const struct mpqc_tile *t;
     struct mpqc_epilogue *ep;
-    const struct mpqc_columns *c;
-    LLVMValueRef channel, w, x;      /* first channel of the panel, its weights, the input */
-    LLVMValueRef position, residual; /* element offsets, `channel` included */
+    const struct mpqc_columns *c; /* of the panel; its first channel, its weights */
+    LLVMValueRef channel, w;
+    /* gemm_amx.c's own: [position][vector] of the group that is to be finished; per tile
+     * element offsets and how many positions are not to be stored */
+    LLVMValueRef sums, out_at, res_at, skip;
+    LLVMValueRef bias[MPQC_MAX_COLUMNS];
+};
+struct mpqc_amx_unit {
+    LLVMValueRef x, position, residual; /* element offsets, `channel` included */
     int64_t height, width;
 };
 bool mpqc_amx_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *, int64_t best,
@@ -103,8 +112,10 @@ bool mpqc_amx_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *, in
 int8_t *mpqc_amx_pack(struct mpqc_emit_cx *, const struct mpqc_linear *, const struct mpqc_tile *,
                       size_t *bytes);
 void mpqc_amx_begin(struct mpqc_emit_cx *, const struct mpqc_tile *);
-void mpqc_amx_unit(const struct mpqc_amx_unit *);
 void mpqc_amx_end(struct mpqc_emit_cx *);
+void mpqc_amx_panel_begin(struct mpqc_amx *);
+void mpqc_amx_panel_end(struct mpqc_amx *);
+void mpqc_amx_unit(struct mpqc_amx *, const struct mpqc_amx_unit *);
 
 /* How weights of fewer than 8 bits lie in bytes.  A code w + 2^(bits-1) is cut into one
  * or two planes of 4, 2 or 1 bits.  A plane has as many steps in one row of bytes as fit
