@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ * Weights below 8 bits: moments, the decomposition, rounding, and whole networks.
+ */
+#include "passes/weights.h"
+#include "quant_rig.h"
+
+static float *randoms(size_t n, uint32_t seed)
+{
+    float *x = malloc(n * sizeof *x);
+    for (size_t i = 0; i < n; i++) x[i] = qrig_random(&seed);
+    return x;
+}
+
+/* Windows whose neighbours are alike, as those of images are. */
+static float *smooth_windows(int64_t rows, int64_t k, uint32_t seed)
+{
+    float *x = malloc((size_t)(rows * k) * sizeof *x);
+    for (int64_t r = 0; r < rows; r++) {
+        float level = 2 * qrig_random(&seed);
+        for (int64_t i = 0; i < k; i++) {
+            level = 0.8f * level + 0.6f * qrig_random(&seed);
+            x[r * k + i] = level > 0 ? level * (float)(1 + i % 3) : 0;
+        }
+    }
+    return x;
+}
+
+static void moments_are_means(void **state)
+{
+    (void)state;
+    struct mpqc_arena a;
+    struct mpqc_moments m;
+    const int64_t k = 101, rows = 301, channels = 3;
+    float *x = smooth_windows(rows, k, 1), *t = randoms((size_t)(rows * channels), 2);
+    mpqc_arena_init(&a, &mpqc_malloc_allocator);
+    for (int central = 0; central < 2; central++) {
+        assert_true(mpqc_moments_init(&m, &a, k, channels, true));
+        assert_int_equal(mpqc_moments_add(&m, 2, 200, x, t), MPQC_OK);
+        assert_int_equal(mpqc_moments_add(&m, 2, 101, x + 200 * k, t + 200 * channels), MPQC_OK);
+        mpqc_moments_finish(&m, central);
+        for (int64_t i = 0; i < k; i += 7)
+            for (int64_t j = 0; j < k; j++) {
+                double xx = 0, xt = 0, mean = 0;
+                for (int64_t r = 0; r < rows; r++) {
+                    xx += (double)x[r * k + i] * x[r * k + j] / rows;
+                    xt += (double)x[r * k + i] * t[r * channels + j % channels] / rows;
+                    mean += (double)x[r * k + i] / rows;
+                }
+                assert_float_equal(m.x[i], mean, 1e-5);
+                double less = central ? mean * m.x[j] : 0, less_t = central ? mean * m.t[j % channels] : 0;
+                assert_float_equal(m.xx[i * k + j], xx - less, 1e-4);
+                assert_float_equal(m.xt[i * channels + j % channels], xt - less_t, 1e-4);
+            }
+    }
+    mpqc_arena_release(&a);
+    free(x);
+    free(t);
+}
+
+static void cholesky_is_a_square_root(void **state)
+{
+    (void)state;
+    static const int64_t sizes[] = {1, 2, 95, 96, 97, 230};
+    for (size_t s = 0; s < MPQC_LEN(sizes); s++) {
+        int64_t n = sizes[s];
+        float *x = randoms((size_t)(n * n), 5), *a = calloc((size_t)(n * n), sizeof *a);
+        float *l = malloc((size_t)(n * n) * sizeof *l);
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = 0; j < n; j++) {
+                for (int64_t r = 0; r < n; r++) a[i * n + j] += x[i * n + r] * x[j * n + r];
+                if (i == j) a[i * n + j] += 1;
+            }
+        memcpy(l, a, (size_t)(n * n) * sizeof *l);
+        assert_int_equal(mpqc_cholesky(l, n, 1e-6f, 2), MPQC_OK);
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = 0; j <= i; j++) {
+                double sum = 0;
+                for (int64_t r = 0; r <= j; r++) sum += (double)l[i * n + r] * l[j * n + r];
+                assert_float_equal(sum, a[i * n + j], 1e-3 * (1 + fabs(a[i * n + j])));
+            }
+        free(x);
+        free(a);
+        free(l);
+    }
+}
+
+/* ---- one layer ---- */
+
+struct rounded {
+    int8_t *q;
+    float *scale;
+    double *loss, error; /* error: expected squared error of the result, summed */
+};
+
+static struct rounded round_layer(struct mpqc_round r, const struct mpqc_moments *judge)
+{
+    struct mpqc_cx cx;
+    struct rounded out = {malloc((size_t)(r.k * r.channels)), calloc((size_t)r.channels, 4),
+                          calloc((size_t)r.channels, 8), 0};
+    mpqc_cx_init(&cx, &mpqc_malloc_allocator);
+    r.stride = r.channels;
+    r.q = out.q;
+    r.scale = out.scale;
+    r.loss = out.loss;
+    assert_int_equal(mpqc_round_weights(&cx, &r), MPQC_OK);
+    for (int64_t c = 0; c < r.channels; c++) {
+        double *d = calloc((size_t)r.k, sizeof *d);
+        for (int64_t i = 0; i < r.k; i++)
+            d[i] = (double)r.w[i * r.channels + c] - (double)out.scale[c] * out.q[i * r.channels + c];
+        for (int64_t i = 0; judge && i < r.k; i++)
+            for (int64_t j = 0; j < r.k; j++) out.error += d[i] * d[j] * judge->xx[i * r.k + j];
+        free(d);
+    }
+    mpqc_cx_release(&cx);
+    return out;
+}
+
+static void rounded_free(struct rounded *r)
+{
+    free(r->q);
+    free(r->scale);
+    free(r->loss);
+}
+
+struct layer {
+    struct mpqc_arena arena;
+    struct mpqc_moments m;
+    float *w, *x;
+    struct mpqc_round r;
+};
+
+static void layer_init(struct layer *l, int64_t k, int64_t channels)
+{
+    mpqc_arena_init(&l->arena, &mpqc_malloc_allocator);
+    l->w = randoms((size_t)(k * channels), 11);
+    l->x = smooth_windows(1500, k, 12);
+    assert_true(mpqc_moments_init(&l->m, &l->arena, k, channels, false));
+    assert_int_equal(mpqc_moments_add(&l->m, 1, 1500, l->x, NULL), MPQC_OK);
+    mpqc_moments_finish(&l->m, true);
+    l->r = (struct mpqc_round){.k = k, .channels = channels, .w = l->w, .bits = 4,
+                               .rounding = MPQC_ROUND_GPTQ, .clip = MPQC_CLIP_MSE,
+                               .moments = &l->m, .threads = 1};
+}
+
+static void layer_release(struct layer *l)
+{
+    mpqc_arena_release(&l->arena);
+    free(l->w);
+    free(l->x);
+}
+
+/* On inputs that are not independent, each step of the way makes the result better. */
+static void gptq_beats_nearest(void **state)
+{
+    (void)state;
+    struct layer l;
+    layer_init(&l, 90, 21);
+    for (unsigned bits = 2; bits <= 6; bits++) {
+        double error[3];
+        for (int how = 0; how < 3; how++) {
+            l.r.bits = bits;
+            l.r.clip = how ? MPQC_CLIP_MSE : MPQC_CLIP_MINMAX;
+            l.r.rounding = how == 2 ? MPQC_ROUND_GPTQ : MPQC_ROUND_NEAREST;
+            struct rounded out = round_layer(l.r, &l.m);
+            error[how] = out.error;
+            rounded_free(&out);
+        }
+        assert_true(error[1] <= error[0] * 1.05);
+        assert_true(error[2] < error[1] * 0.5);
+    }
+    layer_release(&l);
+}
+
+static void codes_stay_in_their_range(void **state)
+{
+    (void)state;
+    static const unsigned all[] = {2, 3, 4, 5, 6, 8};
+    struct layer l;
+    layer_init(&l, 37, 18);
+    for (int64_t i = 0; i < 37; i++) {
+        l.w[i * 18 + 4] = 0;                               /* no weights */
+        l.w[i * 18 + 5] = (float)(1 + i % 4) * 1e-13f;     /* tiny ones of one sign */
+        l.w[i * 18 + 6] = i == 3 ? -1000.0f : l.w[i * 18 + 6]; /* an outlier */
+    }
+    for (size_t b = 0; b < MPQC_LEN(all); b++) {
+        for (int how = 0; how < 2; how++) {
+            l.r.bits = all[b];
+            l.r.rounding = how ? MPQC_ROUND_GPTQ : MPQC_ROUND_NEAREST;
+            struct rounded out = round_layer(l.r, &l.m);
+            int hi = (1 << (all[b] - 1)) - 1, lo = all[b] == 8 ? -hi : -hi - 1;
+            for (int64_t i = 0; i < 37 * 18; i++) assert_in_range(out.q[i] - lo, 0, hi - lo);
+            for (int64_t c = 0; c < 18; c++) assert_true(isfinite(out.scale[c]));
+            assert_true(out.scale[4] == 0 && out.scale[5] != 0);
+            rounded_free(&out);
+        }
+        assert_int_equal(mpqc_dtypes[mpqc_weight_dtype(all[b])].bits, all[b]);
+    }
+    layer_release(&l);
+}
+
+/* Skewed weights take the longer end of the range to their longer side. */
+static void scales_may_be_negative(void **state)
+{
+    (void)state;
+    const float w[8] = {1, 0.5f, 0, -0.5f, -1, -0.5f, 0, 0.5f};
+    float both[16];
+    for (int i = 0; i < 8; i++) {
+        both[2 * i] = w[i] > 0.9f ? 2 * w[i] : w[i];
+        both[2 * i + 1] = -both[2 * i];
+    }
+    struct mpqc_round r = {.k = 8, .channels = 2, .w = both, .bits = 3, .clip = MPQC_CLIP_MSE,
+                           .threads = 1};
+    struct rounded out = round_layer(r, NULL);
+    assert_float_equal(out.scale[0], -0.5f, 0.01f);
+    assert_float_equal(out.scale[1], 0.5f, 0.01f);
+    assert_int_equal(out.q[0], -4);
+    assert_int_equal(out.q[1], -4);
+    rounded_free(&out);
+}
+
+/* A limit on scales is kept: the accumulator may not be coarser than the result. */
+static void the_largest_scale_is_kept(void **state)
+{
+    (void)state;
+    struct layer l;
+    layer_init(&l, 30, 17);
+    l.r.largest_scale = 0.05;
+    struct rounded out = round_layer(l.r, &l.m);
+    for (int64_t c = 0; c < 17; c++) assert_true(fabs((double)out.scale[c]) <= 0.0500001);
+    rounded_free(&out);
+    layer_release(&l);
+}
+
+static void threads_do_not_matter(void **state)
+{
+    (void)state;
+    struct layer l;
+    layer_init(&l, 130, 75);
+    struct rounded one = round_layer(l.r, &l.m);
+    for (unsigned threads = 2; threads <= 5; threads++) {
+        l.r.threads = threads;
+        struct rounded out = round_layer(l.r, &l.m);
+        assert_memory_equal(out.q, one.q, 130 * 75);
+        assert_memory_equal(out.scale, one.scale, 75 * sizeof(float));
+        rounded_free(&out);
+    }
+    rounded_free(&one);
+    layer_release(&l);
+}
+
+/* The loss that is reported is the one of the codes, but for the damping. */
+static void the_loss_is_true(void **state)
+{
+    (void)state;
+    struct layer l;
+    layer_init(&l, 40, 5);
+    struct rounded out = round_layer(l.r, &l.m);
+    double sum = 0;
+    for (int c = 0; c < 5; c++) sum += out.loss[c];
+    assert_true(sum >= out.error * 0.999 && sum < out.error * 1.5);
+    rounded_free(&out);
+    layer_release(&l);
+}
+
+/* ---- whole networks ---- */
+
+static double network_sqnr(const char *text, void (*set)(struct mpqc_options *))
+{
+    struct qrig r;
+    qrig_init(&r, text);
+    set(&r.options);
+    qrig_run(&r, 4);
+    double db = qrig_accuracy(&r).sqnr_db;
+    qrig_release(&r);
+    return db;
+}
+
+static void as_default(struct mpqc_options *o) { o->weight_bits = 3; }
+static void without_bias(struct mpqc_options *o)
+{
+    o->weight_bits = 3;
+    o->bias_correct = false;
+}
+static void to_nearest(struct mpqc_options *o)
+{
+    without_bias(o);
+    o->rounding = MPQC_ROUND_NEAREST;
+}
+static void few_activations(struct mpqc_options *o) { o->activation_bits = 4; }
+
+static void networks_lose_less(void **state)
+{
+    (void)state;
+    double best = 0, middle = 0, plain = 0;
+    for (size_t i = 0; i < MPQC_LEN(qcases); i++) {
+        best += network_sqnr(qcases[i].text, as_default);
+        middle += network_sqnr(qcases[i].text, without_bias);
+        plain += network_sqnr(qcases[i].text, to_nearest);
+        assert_true(network_sqnr(qcases[i].text, few_activations) > 3);
+    }
+    assert_true(best > middle);
+    assert_true(middle > plain + 1.0 * MPQC_LEN(qcases));
+}
+
+/* The same bytes for any number of threads, also with integers at the boundary. */
+static void networks_are_reproducible(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < MPQC_LEN(qcases); i++) {
+        char *text[3];
+        for (unsigned t = 0; t < 3; t++) {
+            struct qrig r;
+            qrig_init(&r, qcases[i].text);
+            r.cx.threads = 1 + t;
+            r.options.weight_bits = 2 + (unsigned)i % 3;
+            r.options.activation_bits = i % 2 ? 8 : 4;
+            r.options.int_io = i % 4 > 1;
+            qrig_run(&r, 4);
+            text[t] = qrig_text(&r);
+            qrig_release(&r);
+        }
+        assert_string_equal(text[0], text[1]);
+        assert_string_equal(text[0], text[2]);
+        for (unsigned t = 0; t < 3; t++) free(text[t]);
+    }
+}
+
+/* Bits that were decided by layer reach that layer's type, and no other's. */
+static void decided_bits_are_used(void **state)
+{
+    (void)state;
+    struct qrig r;
+    struct mpqc_bits b;
+    uint32_t chosen[64] = {0}, seen = 0;
+    qrig_init(&r, qcases[1].text); /* residual */
+    qrig_run(&r, 1);
+    assert_int_equal(mpqc_bits_collect(&r.cx, &r.g, &r.p.keep, &b), MPQC_OK);
+    assert_true(b.n_layers > 1);
+    for (uint32_t c = 0; c < mpqc_n_choices; c++)
+        if (strcmp(mpqc_choices[c].name, "w3a8") == 0) chosen[1] = c;
+    b.chosen = chosen;
+    r.p.bits = &b;
+    bool stopped;
+    const char *names[] = {"quantise"};
+    assert_int_equal(mpqc_pipeline_run(&r.p, &r.g, names, 1, &stopped), MPQC_OK);
+    for (uint32_t i = 0; i < r.g.n_order; i++) {
+        const struct mpqc_node *n = &r.g.nodes[r.g.order[i]];
+        if (n->op != MPQC_OP_CONV && n->op != MPQC_OP_MATMUL) continue;
+        seen += mpqc_dtypes[r.g.values[n->in[1]].type.dtype].bits == 3;
+    }
+    assert_int_equal(seen, 1);
+    qrig_release(&r);
+}
+
+/* Only a profile: rounded to nearest, and that is said. */
+static void without_samples_a_warning(void **state)
+{
+    (void)state;
+    struct qrig r;
+    qrig_init(&r, qcases[0].text);
+    r.options.weight_bits = 4;
+    qrig_run(&r, 1);
+    r.p.data = NULL;
+    bool stopped;
+    const char *names[] = {"quantise"};
+    assert_int_equal(mpqc_pipeline_run(&r.p, &r.g, names, 1, &stopped), MPQC_OK);
+    assert_int_equal(r.cx.n_diags, 1);
+    assert_int_equal(r.cx.diags[0].severity, MPQC_WARNING);
+    qrig_release(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(moments_are_means),
+        cmocka_unit_test(cholesky_is_a_square_root),
+        cmocka_unit_test(gptq_beats_nearest),
+        cmocka_unit_test(codes_stay_in_their_range),
+        cmocka_unit_test(scales_may_be_negative),
+        cmocka_unit_test(the_largest_scale_is_kept),
+        cmocka_unit_test(threads_do_not_matter),
+        cmocka_unit_test(the_loss_is_true),
+        cmocka_unit_test(networks_lose_less),
+        cmocka_unit_test(networks_are_reproducible),
+        cmocka_unit_test(decided_bits_are_used),
+        cmocka_unit_test(without_samples_a_warning),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
