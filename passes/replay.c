@@ -169,7 +169,7 @@ static mpqc_status integer_inputs(struct mpqc_replay *r)
     return MPQC_OK;
 }
 
-/* ---- what lives how long ----------------------------------------------------------------------- */
+/* ---- what lives how long ------------------------------------------------- */
 
 static bool find_ends(struct mpqc_replay *r)
 {
@@ -241,7 +241,7 @@ static void forget_old(struct mpqc_replay *r, uint32_t now)
     }
 }
 
-/* ---- the walk -------------------------------------------------------------------------------------- */
+/* ---- the walk ------------------------------------------------- */
 
 static mpqc_status run_floats(struct mpqc_replay *r, uint32_t to)
 {

@@ -102,7 +102,8 @@ static void factor_block(const struct cholesky *s)
     for (int64_t i = 0; i < s->width; i++) {
         for (int64_t j = 0; j <= i; j++) {
             double sum = (double)a[i * s->n + j];
-            for (int64_t k = 0; k < j; k++) sum -= (double)a[i * s->n + k] * (double)a[j * s->n + k];
+            for (int64_t k = 0; k < j; k++)
+                sum -= (double)a[i * s->n + k] * (double)a[j * s->n + k];
             if (j < i) a[i * s->n + j] = (float)(sum / (double)a[j * s->n + j]);
             else a[i * s->n + i] = sum > (double)s->least ? (float)sqrt(sum) : sqrtf(s->least);
         }

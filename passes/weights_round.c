@@ -190,7 +190,8 @@ static void try_scales(const struct rounder *s, struct lanes *b, vec *scale, vec
         for (int lane = 0; lane < LANES; lane++) now[lane] = limited(s, now[lane]);
         vec e;
         (s->l ? round_gptq : round_nearest)(s, b, &now, &e);
-        for (int64_t j = 0; j < s->r->k; j++) b->best[j] = SELECT_LESS(e, *loss, b->q[j], b->best[j]);
+        for (int64_t j = 0; j < s->r->k; j++)
+            b->best[j] = SELECT_LESS(e, *loss, b->q[j], b->best[j]);
         best = SELECT_LESS(e, *loss, now, best);
         *loss = SELECT_LESS(e, *loss, e, *loss);
     }
@@ -209,7 +210,8 @@ static void fit_scale(const struct rounder *s, struct lanes *b, vec *scale)
             qu += (double)b->best[i][lane] * (double)b->u[i][lane];
         }
         float fitted = qu > 0 ? (float)(wu / qu) : 0;
-        if (fitted != 0 && (fitted > 0) == ((*scale)[lane] > 0)) (*scale)[lane] = limited(s, fitted);
+        bool same_sign = (fitted > 0) == ((*scale)[lane] > 0);
+        if (fitted != 0 && same_sign) (*scale)[lane] = limited(s, fitted);
     }
 }
 

@@ -47,7 +47,8 @@ static void moments_are_means(void **state)
                     mean += (double)x[r * k + i] / rows;
                 }
                 assert_float_equal(m.x[i], mean, 1e-5);
-                double less = central ? mean * m.x[j] : 0, less_t = central ? mean * m.t[j % channels] : 0;
+                double less = central ? mean * m.x[j] : 0;
+                double less_t = central ? mean * m.t[j % channels] : 0;
                 assert_float_equal(m.xx[i * k + j], xx - less, 1e-4);
                 assert_float_equal(m.xt[i * channels + j % channels], xt - less_t, 1e-4);
             }
@@ -106,7 +107,8 @@ static struct rounded round_layer(struct mpqc_round r, const struct mpqc_moments
     for (int64_t c = 0; c < r.channels; c++) {
         double *d = calloc((size_t)r.k, sizeof *d);
         for (int64_t i = 0; i < r.k; i++)
-            d[i] = (double)r.w[i * r.channels + c] - (double)out.scale[c] * out.q[i * r.channels + c];
+            d[i] = (double)r.w[i * r.channels + c] -
+                   (double)out.scale[c] * out.q[i * r.channels + c];
         for (int64_t i = 0; judge && i < r.k; i++)
             for (int64_t j = 0; j < r.k; j++) out.error += d[i] * d[j] * judge->xx[i * r.k + j];
         free(d);
