@@ -4,6 +4,7 @@
  * the baseline record of x86-64.
  */
 #include "codegen/emit.h"
+#include "codegen/module.h"
 
 LLVMValueRef mpqc_isa_finish_one(struct mpqc_emit_cx *e, LLVMValueRef *acc)
 {
@@ -156,7 +157,7 @@ static LLVMValueRef table_step(struct mpqc_emit_cx *e, LLVMValueRef table, int t
  * half of the table: indices of that half are 0..127, others negative; as 16 is taken off
  * again and again, index i meets parts 0 to i / 16, whose differences sum up to the part
  * that it wants, and then goes below zero for good. */
-LLVMValueRef mpqc_isa_x86_lookup(struct mpqc_emit_cx *e, LLVMValueRef table, LLVMValueRef index)
+static LLVMValueRef lookup_bytes(struct mpqc_emit_cx *e, LLVMValueRef table, LLVMValueRef index)
 {
     static const char *const shuffle[] = {"llvm.x86.ssse3.pshuf.b.128", "llvm.x86.avx2.pshuf.b",
                                           "llvm.x86.avx512.pshuf.b.512"};
@@ -171,6 +172,27 @@ LLVMValueRef mpqc_isa_x86_lookup(struct mpqc_emit_cx *e, LLVMValueRef table, LLV
         result = result ? LLVMBuildXor(e->b, result, r, "") : r;
     }
     return result;
+}
+
+/* In a function of its own, one for each width: some 60 instructions at every store of
+ * every tile would be most of a small network's code. */
+LLVMValueRef mpqc_isa_x86_lookup(struct mpqc_emit_cx *e, LLVMValueRef table, LLVMValueRef index)
+{
+    LLVMTypeRef vector = LLVMTypeOf(index), params[] = {e->ptr, vector};
+    LLVMTypeRef type = LLVMFunctionType(vector, params, 2, 0);
+    char name[32];
+    snprintf(name, sizeof name, "lookup.%u", LLVMGetVectorSize(vector));
+    LLVMValueRef f = LLVMGetNamedFunction(e->module, name), args[] = {table, index};
+    if (!f) {
+        LLVMBasicBlockRef here = LLVMGetInsertBlock(e->b);
+        f = mpqc_function(e, name, type);
+        LLVMAddAttributeAtIndex(f, (LLVMAttributeIndex)LLVMAttributeFunctionIndex,
+                                mpqc_attribute(e, "noinline"));
+        LLVMPositionBuilderAtEnd(e->b, LLVMAppendBasicBlockInContext(e->llvm, f, "entry"));
+        LLVMBuildRet(e->b, lookup_bytes(e, LLVMGetParam(f, 0), LLVMGetParam(f, 1)));
+        LLVMPositionBuilderAtEnd(e->b, here);
+    }
+    return LLVMBuildCall2(e->b, type, f, args, 2, "");
 }
 
 const struct mpqc_isa mpqc_isa_generic = {

@@ -67,7 +67,9 @@ int64_t mpqc_cost_of_byte(const struct mpqc_emit_cx *e)
     size_t weights = 0;
     for (uint32_t v = 0; v < e->graph->n_values; v++)
         if (mpqc_is_const(e->graph, v)) weights += mpqc_type_bytes(&e->graph->values[v].type);
-    return weights < (size_t)1 << 20 ? 16 : 5;
+    if (weights >= (size_t)1 << 20) return 5;
+    /* where a dot product is several instructions, code is what makes a library large */
+    return e->target->isa->x_values > 1 ? 32 : 16;
 }
 
 int64_t mpqc_step_code(const struct mpqc_isa *isa, unsigned bits, int64_t m, unsigned nv)
