@@ -131,6 +131,12 @@ unsigned mpqc_cluster_weight_bits(const struct mpqc_quantiser *q, const struct m
 unsigned mpqc_cluster_input_bits(const struct mpqc_quantiser *q, const struct mpqc_cluster *c);
 /* Constant weights of which either has fewer than 8 bits: rounded with care. */
 bool mpqc_cluster_is_low(const struct mpqc_quantiser *q, const struct mpqc_cluster *c);
+/* The method for so many steps: with few, the usual ranges leave them far too coarse. */
+static inline enum mpqc_calibration mpqc_range_method(enum mpqc_calibration method, unsigned levels)
+{
+    bool usual = method == MPQC_CALIB_PERCENTILE || method == MPQC_CALIB_AUTO;
+    return usual && levels < 255 ? MPQC_CALIB_MSE : method;
+}
 /* Observed range of v by the chosen method. */
 void mpqc_observed(const struct mpqc_quantiser *q, mpqc_vid v, enum mpqc_calibration method,
                    double *lo, double *hi);
@@ -152,11 +158,13 @@ mpqc_status mpqc_weights_of(struct mpqc_quantiser *q, const struct mpqc_cluster 
  * first guess. */
 double *mpqc_weights_scales(struct mpqc_quantiser *q, const struct mpqc_weights *w,
                             unsigned bits);
-/* quantise_scales.c: the same for weights [rows][channels] of any number of bits. */
-void mpqc_weights_channel_scales(const float *w, int64_t rows, int64_t channels, unsigned bits,
-                                 double *scale);
-/* What such weights become: real values in `out` (may be NULL); the sum of squared errors. */
-double mpqc_weights_fake(const float *w, int64_t rows, int64_t channels, unsigned bits, float *out);
+/* quantise_scales.c: the same for weights [rows][channels] at 8 bits. */
+void mpqc_weights_channel_scales(const float *w, int64_t rows, int64_t channels, double *scale);
+/* What rounding to the nearest makes of such weights: real values in `out` (may be NULL)
+ * and the sum of squared errors. */
+mpqc_status mpqc_weights_fake(const struct mpqc_pass_cx *p, const float *w, int64_t rows,
+                              int64_t channels, unsigned bits, float *out,
+                              double *error) MPQC_MUST_CHECK;
 /* The quantised node: makes constants, proves the bounds, adds the core; *acc is its
  * i32 result, scale[channel] its real scales.  `unit` is the unit of what follows. */
 mpqc_status mpqc_lower_linear(struct mpqc_quantiser *q, const struct mpqc_cluster *c, double unit,

@@ -66,10 +66,8 @@ void mpqc_observed(const struct mpqc_quantiser *q, mpqc_vid v, enum mpqc_calibra
                    double *lo, double *hi)
 {
     const struct mpqc_histogram *h = &q->p->profile->hist[v];
-    /* With few steps the usual ranges leave them far too coarse. */
-    bool usual = method == MPQC_CALIB_PERCENTILE || method == MPQC_CALIB_AUTO;
-    if (q->levels[v] < LEVELS && usual) method = MPQC_CALIB_MSE;
-    mpqc_hist_range(h, method, q->p->options->percentile, q->levels[v], lo, hi);
+    mpqc_hist_range(h, mpqc_range_method(method, q->levels[v]), q->p->options->percentile,
+                    q->levels[v], lo, hi);
 }
 
 /* ---- decided bits ------------------------------------------------------------------ */

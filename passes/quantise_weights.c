@@ -101,7 +101,7 @@ double *mpqc_weights_scales(struct mpqc_quantiser *q, const struct mpqc_weights 
 {
     struct mpqc_arena *a = &q->p->scratch;
     double *scale = MPQC_NEW_ARRAY(a, double, (size_t)w->channels);
-    if (scale && bits == 8) mpqc_weights_channel_scales(w->w, w->rows, w->channels, 8, scale);
+    if (scale && bits == 8) mpqc_weights_channel_scales(w->w, w->rows, w->channels, scale);
     if (!scale || bits == 8) return scale;
     /* a first guess by rounding without data */
     struct mpqc_round r = {.k = w->rows, .channels = w->channels, .w = w->w, .bits = bits,

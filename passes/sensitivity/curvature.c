@@ -7,7 +7,7 @@
 
 /* MACs that a metric may cost by default (some minutes on the interpreter, seconds on
  * compiled code), and what a sample's statistics want at least and at most. */
-#define BUDGET 4e11
+#define BUDGET 1e12
 #define LEAST_SAMPLES 16
 #define MOST_SAMPLES 128
 
@@ -113,29 +113,41 @@ const float *mpqc_curve_target(const struct mpqc_curvature *c, uint64_t sample)
     return c->targets + sample * (uint64_t)mpqc_type_count(&c->loss.target);
 }
 
-/* Squared error of the weights of layer l per choice of weight bits, computed once. */
-static double weight_error(const struct mpqc_sens_cx *s, uint32_t l, unsigned bits, double *known)
+/* Squared error of the weights of layer l, computed once per number of bits. */
+static mpqc_status weight_error(const struct mpqc_sens_cx *s, uint32_t l, unsigned bits,
+                                double *known, double *error)
 {
-    if (known[bits] < 0) known[bits] = mpqc_sens_weight_error(s->g, &s->bits->layer[l], bits);
-    return known[bits];
+    if (known[bits] < 0)
+        MPQC_TRY(mpqc_sens_weight_error(s->p, s->g, &s->bits->layer[l], bits, &known[bits]));
+    *error = known[bits];
+    return MPQC_OK;
 }
 
-void mpqc_curve_omega(struct mpqc_curvature *c, const double *by_weight, const double *by_input)
+static mpqc_status layer_omega(struct mpqc_curvature *c, uint32_t l, double by_weight,
+                               double by_input, double *omega)
+{
+    const struct mpqc_bits_layer *layer = &c->s->bits->layer[l];
+    double known[33], dw, error, power;
+    for (size_t i = 0; i < MPQC_LEN(known); i++) known[i] = -1;
+    for (uint32_t k = 0; k < mpqc_n_choices; k++) {
+        const struct mpqc_choice *choice = &mpqc_choices[k];
+        MPQC_TRY(weight_error(c->s, l, choice->weight_bits, known, &dw));
+        mpqc_sens_activation_error(c->s->p, c->s->g, layer->input, choice->activation_bits, &error,
+                                   &power);
+        omega[k] = (by_weight * dw + by_input * error) / 2;
+    }
+    return MPQC_OK;
+}
+
+mpqc_status mpqc_curve_omega(struct mpqc_curvature *c, const double *by_weight,
+                             const double *by_input)
 {
     const struct mpqc_bits *b = c->s->bits;
     for (uint32_t l = 0; l < b->n_layers; l++) {
-        double known[33];
-        for (size_t i = 0; i < MPQC_LEN(known); i++) known[i] = -1;
         uint32_t w = c->weights.var_of[l], x = c->inputs.var_of[l];
-        for (uint32_t k = 0; k < mpqc_n_choices; k++) {
-            double error, power, sum = 0;
-            if (w != MPQC_NONE)
-                sum += fabs(by_weight[w]) / c->weights.sharers[w] *
-                       weight_error(c->s, l, mpqc_choices[k].weight_bits, known);
-            mpqc_sens_activation_error(c->s->p, c->s->g, b->layer[l].input,
-                                       mpqc_choices[k].activation_bits, &error, &power);
-            sum += fabs(by_input[x]) * error * (double)c->inputs.count[x];
-            b->omega[(size_t)l * mpqc_n_choices + k] = sum / 2;
-        }
+        double of_w = w == MPQC_NONE ? 0 : fabs(by_weight[w]) / c->weights.sharers[w];
+        double of_x = fabs(by_input[x]) * (double)c->inputs.count[x];
+        MPQC_TRY(layer_omega(c, l, of_w, of_x, b->omega + (size_t)l * mpqc_n_choices));
     }
+    return MPQC_OK;
 }

@@ -74,7 +74,8 @@ mpqc_status mpqc_curve_top(struct mpqc_curvature *c, const struct mpqc_curve_set
 
 /* Fills s->bits->omega from curvature per element, by variable of each set: negative ones
  * (a Hessian need not be positive, an estimate even less) count with their magnitude. */
-void mpqc_curve_omega(struct mpqc_curvature *c, const double *by_weight, const double *by_input);
+mpqc_status mpqc_curve_omega(struct mpqc_curvature *c, const double *by_weight,
+                             const double *by_input) MPQC_MUST_CHECK;
 /* Traces of both sets, Omega, value and error of the report: a whole metric. */
 mpqc_status mpqc_curve_metric(struct mpqc_sens_cx *s, enum mpqc_curve_method method)
     MPQC_MUST_CHECK;

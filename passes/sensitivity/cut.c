@@ -65,7 +65,8 @@ static mpqc_status quantise_layer(struct cutter *k, const struct mpqc_node *n, u
             MPQC_TRY(fake_input(k, &k->quant->input[layer], n->loc, &in[i]));
         }
         if (n->in[i] != l->weights || !w) continue;
-        in[i] = mpqc_graph_const(&k->out->g, NULL, mpqc_value_at(k->s->g, l->weights)->type, w, true);
+        struct mpqc_type type = mpqc_value_at(k->s->g, l->weights)->type;
+        in[i] = mpqc_graph_const(&k->out->g, NULL, type, w, true);
         if (in[i] == MPQC_NONE) return MPQC_OOM(k->cx);
     }
     return MPQC_OK;

@@ -303,7 +303,7 @@ static mpqc_status run(struct mpqc_curvature *c)
     if (!w) return MPQC_OOM(s->p->cx);
     MPQC_TRY(run_set(c, &c->weights, w, we));
     MPQC_TRY(run_set(c, &c->inputs, x, xe));
-    mpqc_curve_omega(c, w, x);
+    MPQC_TRY(mpqc_curve_omega(c, w, x));
     for (uint32_t l = 0; l < n; l++) {
         uint32_t i = c->weights.var_of[l];
         s->value[l] = i == MPQC_NONE ? x[c->inputs.var_of[l]] : w[i];
@@ -315,7 +315,8 @@ static mpqc_status run(struct mpqc_curvature *c)
 mpqc_status mpqc_sens_hessian_top(struct mpqc_sens_cx *s)
 {
     struct mpqc_curvature c;
-    double runs = RUNS_PER_PRODUCT * 12.0 * s->bits->n_layers;
+    /* a dozen steps, each through what follows the layer, and back to it */
+    double runs = RUNS_PER_PRODUCT * 12.0 / 4 * s->bits->n_layers;
     mpqc_status status = mpqc_curvature_open(s, runs, &c);
     if (status == MPQC_OK) status = run(&c);
     mpqc_curvature_close(&c);

@@ -228,26 +228,28 @@ static void keep(struct chunk *c, mpqc_vid v)
     c->kept[c->n_kept++] = v;
 }
 
-static const float *fake_weights(struct chunk *c, uint32_t layer, unsigned bits)
+static mpqc_status fake_weights(struct chunk *c, uint32_t layer, unsigned bits, const float **out)
 {
     const struct mpqc_bits_layer *l = &c->p->s->bits->layer[layer];
     const struct mpqc_value *w = mpqc_value_at(c->p->s->g, l->weights);
     int64_t n = mpqc_type_count(&w->type);
     float *fake = MPQC_NEW_ARRAY(&c->arena, float, (size_t)n);
-    if (fake) mpqc_weights_fake(w->data, n / l->channels, l->channels, bits, fake);
-    return fake;
+    double error;
+    *out = fake;
+    if (!fake) return MPQC_OOM(c->p->s->p->cx);
+    int64_t rows = l->channels ? n / l->channels : 0;
+    return mpqc_weights_fake(c->p->s->p, w->data, rows, l->channels, bits, fake, &error);
 }
 
 /* Weights and ranges of layer `layer` for one choice, where not made yet. */
-static mpqc_status prepare_choice(struct chunk *c, struct piece *e, const struct mpqc_choice *choice)
+static mpqc_status prepare_choice(struct chunk *c, struct piece *e,
+                                  const struct mpqc_choice *choice)
 {
     const struct mpqc_bits_layer *l = &c->p->s->bits->layer[e->layer];
     unsigned w = choice->weight_bits, a = choice->activation_bits;
     MPQC_ASSERT(w <= MOST_BITS && a <= MOST_BITS);
-    if (l->weights != MPQC_NONE && !e->weights[w]) {
-        e->weights[w] = fake_weights(c, e->layer, w);
-        if (!e->weights[w]) return MPQC_OOM(c->p->s->p->cx);
-    }
+    if (l->weights != MPQC_NONE && !e->weights[w])
+        MPQC_TRY(fake_weights(c, e->layer, w, &e->weights[w]));
     if (e->range[a].scale > 0) return MPQC_OK;
     return mpqc_sens_range_of(c->p->s, l, a, &e->range[a]);
 }
@@ -311,8 +313,8 @@ static mpqc_status quantise_all(struct chunk *c, struct mpqc_sens_quant *out)
     for (uint32_t l = 0; l < n; l++) {
         const struct mpqc_choice *choice = &mpqc_choices[c->p->prefix[l]];
         const struct mpqc_bits_layer *layer = &s->bits->layer[l];
-        if (layer->weights != MPQC_NONE) weights[l] = fake_weights(c, l, choice->weight_bits);
-        if (c->arena.failed) return MPQC_OOM(s->p->cx);
+        if (layer->weights != MPQC_NONE)
+            MPQC_TRY(fake_weights(c, l, choice->weight_bits, &weights[l]));
         MPQC_TRY(mpqc_sens_range_of(s, layer, choice->activation_bits, &input[l]));
     }
     *out = (struct mpqc_sens_quant){layer_of, weights, input, NULL};

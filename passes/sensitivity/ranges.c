@@ -33,8 +33,9 @@ static void widen(struct span *s, double lo, double hi)
 static void add_range(struct span *s, const struct mpqc_histogram *h, bool image)
 {
     double lo, hi; /* images are never clipped */
-    mpqc_hist_range(h, image ? MPQC_CALIB_MINMAX : s->p->options->calibration,
-                    s->p->options->percentile, s->levels, &lo, &hi);
+    enum mpqc_calibration usual = mpqc_range_method(s->p->options->calibration, s->levels);
+    mpqc_hist_range(h, image ? MPQC_CALIB_MINMAX : usual, s->p->options->percentile, s->levels, &lo,
+                    &hi);
     widen(s, lo, hi);
 }
 
@@ -97,8 +98,8 @@ void mpqc_sens_fake(const struct mpqc_sens_range *r, const float *x, float *y, i
     }
 }
 
-void mpqc_sens_activation_error(const struct mpqc_pass_cx *p, const struct mpqc_graph *g, mpqc_vid v,
-                                unsigned bits, double *error, double *power)
+void mpqc_sens_activation_error(const struct mpqc_pass_cx *p, const struct mpqc_graph *g,
+                                mpqc_vid v, unsigned bits, double *error, double *power)
 {
     struct span s = {.p = p, .g = g, .levels = (1u << bits) - 1};
     for_sources(&s, v, add_range);

@@ -41,8 +41,8 @@ mpqc_status mpqc_sensitivity_run(struct mpqc_sens_cx *s, const struct mpqc_metri
     size_t n = s->bits->n_layers;
     if (m->needs_data && !s->p->data)
         return MPQC_FAIL(s->p->cx, USAGE, MPQC_NOWHERE,
-                         "-sensitivity=%s needs samples; give -calib=PATH, or -sensitivity=weight-mse",
-                         m->name);
+                         "-sensitivity=%s needs samples; give -calib=PATH, or "
+                         "-sensitivity=weight-mse", m->name);
     s->bits->omega = MPQC_NEW_ARRAY(keep, double, n * mpqc_n_choices);
     s->value = MPQC_NEW_ARRAY(keep, double, n);
     s->error = MPQC_NEW_ARRAY(keep, double, n);

@@ -47,15 +47,16 @@ mpqc_status mpqc_sensitivity_run(struct mpqc_sens_cx *s, const struct mpqc_metri
 
 /* ---- for metrics: what quantisation does to numbers ---- */
 
-/* Squared error of the weights of layer l at `bits`, per channel, symmetric, each
- * channel clipped where its error is least; summed over all weights. */
-double mpqc_sens_weight_error(const struct mpqc_graph *g, const struct mpqc_bits_layer *l,
-                              unsigned bits);
+/* Squared error of the weights of layer l at `bits`, rounded to the nearest, per channel,
+ * each clipped where that is best; summed over all weights. */
+mpqc_status mpqc_sens_weight_error(const struct mpqc_pass_cx *p, const struct mpqc_graph *g,
+                                   const struct mpqc_bits_layer *l, unsigned bits,
+                                   double *error) MPQC_MUST_CHECK;
 /* Mean square of the weights times their number. */
 double mpqc_sens_weight_power(const struct mpqc_graph *g, const struct mpqc_bits_layer *l);
 /* Mean squared error of value v at `bits` by the histogram of the profile, and its mean
  * square; where nothing was observed, as if it were uniform over a unit range. */
-void mpqc_sens_activation_error(const struct mpqc_pass_cx *p, const struct mpqc_graph *g, mpqc_vid v,
-                                unsigned bits, double *error, double *power);
+void mpqc_sens_activation_error(const struct mpqc_pass_cx *p, const struct mpqc_graph *g,
+                                mpqc_vid v, unsigned bits, double *error, double *power);
 
 #endif

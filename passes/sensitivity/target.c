@@ -60,8 +60,8 @@ static mpqc_status one_hot(struct mpqc_sens_cx *s, const struct mpqc_sens_loss *
     for (uint64_t i = 0; i < n; i++) {
         int64_t label = s->labels[i];
         if (label < 0 || label >= loss->classes)
-            return MPQC_FAIL(s->p->cx, DATA, MPQC_NOWHERE, "label %llu is %lld, but the network has "
-                             "the classes 0 to %lld", (unsigned long long)i, (long long)label,
+            return MPQC_FAIL(s->p->cx, DATA, MPQC_NOWHERE, "label %llu is %lld, but the network "
+                             "has the classes 0 to %lld", (unsigned long long)i, (long long)label,
                              (long long)loss->classes - 1);
         table[i * (uint64_t)loss->classes + (uint64_t)label] = 1;
     }

@@ -23,8 +23,9 @@
  * mean |H_i|^2 / N to |mean H_i|^2).  Rounds are independent estimates of the trace over
  * these samples, and their scatter says how precise it is.  It ends when their standard
  * error is under a tenth of the trace for every layer that matters (a trace of a
- * hundredth of the mean does not), or after MOST_ROUNDS, fewer on large networks.  The standard error that is
- * reported is that over the samples, which contains the choice of samples too.
+ * hundredth of the mean does not), or after MOST_ROUNDS, fewer on large networks.  The
+ * standard error that is reported is that over the samples, which contains the choice of
+ * samples too.
  */
 #include "passes/sensitivity/curvature.h"
 
@@ -289,7 +290,8 @@ static mpqc_status estimate(struct mpqc_curvature *c, struct probe *q, uint64_t 
     pool.stage = mpqc_arena_printf(&c->arena, "sensitivity: %s by %s, a sample a thread",
                                    method_texts[q->method], set->name);
     if (c->arena.failed) return MPQC_OOM(cx);
-    MPQC_TRY((q->method == MPQC_CURVE_PRODUCTS ? mpqc_hvp_probe : mpqc_hvp_gradient)(cx, &h, &q->g));
+    bool products = q->method == MPQC_CURVE_PRODUCTS;
+    MPQC_TRY((products ? mpqc_hvp_probe : mpqc_hvp_gradient)(cx, &h, &q->g));
     mpqc_status status = mpqc_sens_pool_open(&pool);
     if (status == MPQC_OK) status = run_rounds(&pool, q, rounds);
     mpqc_sens_pool_close(&pool);
@@ -302,8 +304,8 @@ static void say(const struct probe *q, uint64_t rounds)
     if (q->c->s->p->cx->verbose < 1) return;
     for (uint64_t i = 0; i < q->c->samples; i++) exact += q->exact[i];
     if (exact == q->c->samples) rounds = 1;
-    mpqc_note(q->c->s->p->cx, MPQC_NOWHERE, "sensitivity: %s by %s, %llu rounds of %llu samples, %llu "
-              "of them exact%s", method_texts[q->method], q->set->name, (unsigned long long)rounds,
+    mpqc_note(q->c->s->p->cx, MPQC_NOWHERE, "sensitivity: %s by %s, %llu rounds of %llu samples, "
+              "%llu of them exact%s", method_texts[q->method], q->set->name, (unsigned long long)rounds,
               (unsigned long long)q->c->samples, (unsigned long long)exact,
               precise(q, rounds) || rounds == 1
                   ? "" : "; some standard errors are still over a tenth of their traces");
@@ -339,7 +341,7 @@ static mpqc_status run(struct mpqc_curvature *c, enum mpqc_curve_method method)
     if (!w) return MPQC_OOM(s->p->cx);
     MPQC_TRY(mpqc_curve_traces(c, &c->weights, method, w, we));
     MPQC_TRY(mpqc_curve_traces(c, &c->inputs, method, x, xe));
-    mpqc_curve_omega(c, w, x);
+    MPQC_TRY(mpqc_curve_omega(c, w, x));
     for (uint32_t l = 0; l < n; l++) {
         uint32_t i = c->weights.var_of[l], k = c->inputs.var_of[l];
         s->value[l] = i == MPQC_NONE ? x[k] : w[i];

@@ -14,13 +14,14 @@
 
 #include <math.h>
 
-double mpqc_sens_weight_error(const struct mpqc_graph *g, const struct mpqc_bits_layer *l,
-                              unsigned bits)
+mpqc_status mpqc_sens_weight_error(const struct mpqc_pass_cx *p, const struct mpqc_graph *g,
+                                   const struct mpqc_bits_layer *l, unsigned bits, double *error)
 {
-    if (l->weights == MPQC_NONE) return 0;
+    *error = 0;
+    if (l->weights == MPQC_NONE) return MPQC_OK;
     const struct mpqc_value *v = mpqc_value_at(g, l->weights);
     int64_t rows = l->channels ? mpqc_type_count(&v->type) / l->channels : 0;
-    return mpqc_weights_fake(v->data, rows, l->channels, bits, NULL);
+    return mpqc_weights_fake(p, v->data, rows, l->channels, bits, NULL, error);
 }
 
 double mpqc_sens_weight_power(const struct mpqc_graph *g, const struct mpqc_bits_layer *l)
@@ -43,7 +44,8 @@ mpqc_status mpqc_sens_weight_mse(struct mpqc_sens_cx *s)
         for (uint32_t c = 0; c < mpqc_n_choices; c++) {
             unsigned w = mpqc_choices[c].weight_bits;
             double error, x2, *known = w < MPQC_LEN(by_bits) ? &by_bits[w] : NULL;
-            double dw = known && *known > 0 ? *known : mpqc_sens_weight_error(s->g, layer, w);
+            double dw = known ? *known : 0;
+            if (!(dw > 0)) MPQC_TRY(mpqc_sens_weight_error(s->p, s->g, layer, w, &dw));
             if (known) *known = dw;
             mpqc_sens_activation_error(s->p, s->g, layer->input, mpqc_choices[c].activation_bits,
                                        &error, &x2);
