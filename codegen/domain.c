@@ -43,24 +43,25 @@ static const struct {
     {PP_F2, 0x11, PP_66, 0xd6, true},    /* vmovsd store */
 };
 
-/* Of one instruction: where its pp bits and its opcode are, -1 for another encoding or
- * another map. */
-static int find_opcode(const uint8_t *p, int *pp_at)
+/* Opcode maps, as the prefixes number them. */
+enum { MAP_0F = 1, MAP_0F38 = 2 };
+
+/* Of one instruction: where its pp bits and its opcode are, and the opcode's map; -1 for
+ * another encoding. */
+static int find_opcode(const uint8_t *p, int *pp_at, int *map)
 {
-    if (p[0] == 0xc5) {
-        *pp_at = 1;
-        return 2;
-    }
-    *pp_at = 2;
-    if (p[0] == 0xc4 && (p[1] & 0x1f) == 1) return 3;
-    if (p[0] == 0x62 && (p[1] & 0x07) == 1) return 4;
-    return -1;
+    *pp_at = p[0] == 0xc5 ? 1 : 2;
+    *map = p[0] == 0xc5 ? MAP_0F : p[0] == 0xc4 ? p[1] & 0x1f : p[1] & 0x07;
+    return p[0] == 0xc5 ? 2 : p[0] == 0xc4 ? 3 : p[0] == 0x62 ? 4 : -1;
 }
 
 static void rename_move(uint8_t *p, size_t n)
 {
-    int pp_at = 0, at = n >= 4 ? find_opcode(p, &pp_at) : -1;
+    int pp_at = 0, map = 0, at = n >= 4 ? find_opcode(p, &pp_at, &map) : -1;
     if (at < 0 || (size_t)at + 1 >= n) return;
+    if (map == MAP_0F38 && (p[pp_at] & 3) == PP_66 && (p[at] == 0x18 || p[at] == 0x19))
+        p[at] = (uint8_t)(p[at] + 0x40); /* vbroadcastss, -sd -> vpbroadcastd, -q */
+    if (map != MAP_0F) return;
     bool memory = p[at + 1] >> 6 != 3, evex = p[0] == 0x62;
     for (size_t i = 0; i < MPQC_LEN(twins); i++) {
         if (twins[i].opcode != p[at] || twins[i].pp != (p[pp_at] & 3)) continue;
@@ -75,8 +76,8 @@ static void rename_move(uint8_t *p, size_t n)
  * sd, but for moves and logic, and for integer products: vpdpbusd, tdpbusd, their kin. */
 static bool computes(const char *text)
 {
-    static const char *const harmless[] = {"vmovu", "vmova", "vmovs", "vand", "vor", "vxor", "vp",
-                                           "tdp"};
+    static const char *const harmless[] = {"vmovu", "vmova", "vmovs", "vbroadcasts", "vand", "vor",
+                                           "vxor", "vp", "tdp"};
     text += strspn(text, "\t ");
     size_t n = strcspn(text, "\t ");
     if (strncmp(text, "vcvt", 4) == 0) return true;

@@ -4,7 +4,7 @@
 # instruction.  Those with -io=float do, which shows that one would be found.
 #
 # x86-64, by mnemonic: everything that ends in ss, sd, ps, pd, sh or ph and is no
-# integer instruction (those begin with p or vp: pabsd, pmaxsd, vpdpbusd, ...), all
+# integer instruction (those begin with p, vp or tdp: pabsd, pmaxsd, vpdpbusd, tdpbusd, ...), all
 # conversions, and x87.  What moves whole registers and bits without looking at them as
 # numbers is listed, but is no failure: the code generator uses movups, shufps and the
 # like for integers too, where they are shorter.
@@ -36,7 +36,7 @@ mnemonics() {
 
 x86_float='^v?[a-z0-9]+(ps|pd|ph)$|^v?(cvt|ucomi|comi)|^f[a-z0-9]+$|^v?(ld|st)mxcsr$'
 x86_scalar='(ss|sd|sh)$'
-x86_integer='^v?p'
+x86_integer='^(v?p|tdp)'
 x86_moves='^v?(mov[a-z]*|shuf|unpck[lh]|blend|and|andn|or|xor|broadcast|insert|extract|perm[a-z0-9]*|permil)(ss|sd|ps|pd)$'
 arm_float='^(f[a-z0-9]+|[su]cvtf|bf(cvt|dot|mlal|mmla)[a-z0-9]*)$'
 arm_moves='^fmov$'
