@@ -54,11 +54,9 @@ runs() {
     failed=$((failed + 1))
 }
 
-for row in generic avx2 avx-vnni avx512 avx512-dot avx512-vnni amx; do
-    compile x86-64:$row
-done
-for row in neon dotprod i8mm; do
-    compile aarch64:$row
+targets=$("$bin/mpqc" -list-targets | awk '{ print $1 }')
+for target in $targets; do
+    compile "$target"
 done
 
 # This CPU, as /proc/cpuinfo describes it.
@@ -88,7 +86,10 @@ elif ! qemu-x86_64 -cpu Nehalem "$bin/mpqc-run" -version >/dev/null 2>&1; then
 else
     refused 'avx512-vnni under qemu' qemu-x86_64 -cpu max "$bin/mpqc-run" "$work/x86-64:avx512-vnni.so"
     refused 'amx under qemu' qemu-x86_64 -cpu max "$bin/mpqc-run" "$work/x86-64:amx.so"
-    refused 'avx2 on a Nehalem' qemu-x86_64 -cpu Nehalem "$bin/mpqc-run" "$work/x86-64:avx2.so"
+    for target in $targets; do
+        case $target in x86-64:generic | aarch64:*) continue ;; esac
+        refused "$target on a Nehalem" qemu-x86_64 -cpu Nehalem "$bin/mpqc-run" "$work/$target.so"
+    done
     runs 'generic on a Nehalem' qemu-x86_64 -cpu Nehalem "$bin/mpqc-run" "$work/x86-64:generic.so" -repeat=1
     refused 'generic without SSSE3' qemu-x86_64 -cpu Nehalem,-ssse3 "$bin/mpqc-run" "$work/x86-64:generic.so"
 fi
