@@ -305,8 +305,9 @@ static void say(const struct probe *q, uint64_t rounds)
     for (uint64_t i = 0; i < q->c->samples; i++) exact += q->exact[i];
     if (exact == q->c->samples) rounds = 1;
     mpqc_note(q->c->s->p->cx, MPQC_NOWHERE, "sensitivity: %s by %s, %llu rounds of %llu samples, "
-              "%llu of them exact%s", method_texts[q->method], q->set->name, (unsigned long long)rounds,
-              (unsigned long long)q->c->samples, (unsigned long long)exact,
+              "%llu of them exact%s", method_texts[q->method], q->set->name,
+              (unsigned long long)rounds, (unsigned long long)q->c->samples,
+              (unsigned long long)exact,
               precise(q, rounds) || rounds == 1
                   ? "" : "; some standard errors are still over a tenth of their traces");
 }

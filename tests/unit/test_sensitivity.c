@@ -234,7 +234,8 @@ static void gauss_newton_where_it_is_exact(void **state)
         struct mpqc_curvature c;
         char text[512];
         snprintf(text, sizeof text, "graph \"g\" { input %%0 : f32[1,4]"
-                 " const %%1 : f32[4,6] = random 1 %%2 = matmul %%0, %%1 @\"a\" \"Gemm\" %s const %%3 : f32[6,3] = random 2"
+                 " const %%1 : f32[4,6] = random 1 %%2 = matmul %%0, %%1 @\"a\" \"Gemm\" %s"
+                 " const %%3 : f32[6,3] = random 2"
                  " %%5 = matmul %%4, %%3 @\"b\" \"Gemm\" output %%5 }", cases[i].middle);
         start(&f, text, 4);
         for (int labels = 0; labels < 2; labels++) {
@@ -326,7 +327,8 @@ static void cut_networks_give_whole_results(void **state)
             for (uint32_t k = 0; k < mpqc_n_choices; k += 3) {
                 struct whole w;
                 make_whole(&f, l, k, &w);
-                double want = noise(&f, &w.cut.g, 3), got = f.b.omega[(size_t)l * mpqc_n_choices + k];
+                double want = noise(&f, &w.cut.g, 3);
+                double got = f.b.omega[(size_t)l * mpqc_n_choices + k];
                 assert_near(got, want, 1e-6 + 1e-9 / (want + 1e-12));
                 mpqc_graph_release(&w.cut.g);
                 mpqc_arena_release(&w.arena);
