@@ -11,6 +11,11 @@
 #define LEAST_SAMPLES 16
 #define MOST_SAMPLES 128
 
+/* MACs of random probes, after which ENOUGH_ROUNDS must do. */
+#define PROBE_BUDGET 2e11
+#define ENOUGH_ROUNDS 8
+#define MOST_ROUNDS 96
+
 static mpqc_status make_set(struct mpqc_curvature *c, struct mpqc_curve_set *set)
 {
     struct mpqc_sens_cx *s = c->s;
@@ -83,6 +88,8 @@ mpqc_status mpqc_curvature_open(struct mpqc_sens_cx *s, double runs, struct mpqc
     if (c->samples == 0)
         return MPQC_FAIL(s->p->cx, DATA, MPQC_NOWHERE, "there are no samples to compute "
                          "sensitivities with");
+    double round = mpqc_sens_macs(s) * (double)c->samples * MPQC_RUNS_PER_PRODUCT;
+    c->most_rounds = (uint64_t)fmin(fmax(PROBE_BUDGET / round, ENOUGH_ROUNDS), MOST_ROUNDS);
     MPQC_TRY(make_weights(c));
     MPQC_TRY(make_inputs(c));
     c->weights.name = "weights";

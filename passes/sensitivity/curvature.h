@@ -18,6 +18,9 @@
 #include "ir/hvp.h"
 #include "passes/sensitivity/samples.h"
 
+/* Forward runs that a product with the Hessian costs. */
+#define MPQC_RUNS_PER_PRODUCT 7
+
 /* The values of one kind that the loss is differentiated by. */
 struct mpqc_curve_set {
     const struct mpqc_graph *net;
@@ -36,6 +39,7 @@ struct mpqc_curvature {
     struct mpqc_sens_cx *s;
     struct mpqc_sens_loss loss;
     uint64_t samples;
+    uint64_t most_rounds; /* of random probes */
     float *targets; /* [samples][count of the target]: what the loss compares with */
     float *answers; /* the same shape: the network's own; targets where there are no labels */
     struct mpqc_arena arena;

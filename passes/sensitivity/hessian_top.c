@@ -24,7 +24,6 @@
 /* Of a sample's own eigenvalue; one sample differs from the next by much more. */
 #define INPUT_SAMPLES 8
 #define INPUT_STEPS 8
-#define RUNS_PER_PRODUCT 7
 
 /* ---- Lanczos ---- */
 
@@ -316,7 +315,7 @@ mpqc_status mpqc_sens_hessian_top(struct mpqc_sens_cx *s)
 {
     struct mpqc_curvature c;
     /* a dozen steps, each through what follows the layer, and back to it */
-    double runs = RUNS_PER_PRODUCT * 12.0 / 4 * s->bits->n_layers;
+    double runs = MPQC_RUNS_PER_PRODUCT * 12.0 / 4 * s->bits->n_layers;
     mpqc_status status = mpqc_curvature_open(s, runs, &c);
     if (status == MPQC_OK) status = run(&c);
     mpqc_curvature_close(&c);

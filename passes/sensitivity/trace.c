@@ -23,7 +23,7 @@
  * mean |H_i|^2 / N to |mean H_i|^2).  Rounds are independent estimates of the trace over
  * these samples, and their scatter says how precise it is.  It ends when their standard
  * error is under a tenth of the trace for every layer that matters (a trace of a
- * hundredth of the mean does not), or after MOST_ROUNDS, fewer on large networks.  The
+ * hundredth of the mean does not), or after some rounds, fewer on large networks.  The
  * standard error that is reported is that over the samples, which contains the choice of
  * samples too.
  */
@@ -32,26 +32,21 @@
 #include <math.h>
 
 #define LEAST_ROUNDS 4
-#define MOST_ROUNDS 96
-/* MACs after which no round is begun beyond ENOUGH_ROUNDS. */
-#define BUDGET 2e11
-#define ENOUGH_ROUNDS 8
 #define WANTED_ERROR 0.1
 #define MATTERS 0.01
 /* Classes of less than this share of all unlikely ones are left out where the others are
  * taken one by one: that is at most so many times the classes of the trace. */
 #define NEGLIGIBLE 1e-5
 #define MOST_ONE_BY_ONE 16
-#define RUNS_PER_PRODUCT 7
 /* What one sample costs as a rule, for both sets. */
-#define RUNS (2 * RUNS_PER_PRODUCT * LEAST_ROUNDS)
+#define RUNS (2 * MPQC_RUNS_PER_PRODUCT * LEAST_ROUNDS)
 
 struct probe {
     const struct mpqc_curvature *c;
     const struct mpqc_curve_set *set;
     enum mpqc_curve_method method;
     struct mpqc_graph g;
-    uint64_t round, most_rounds;
+    uint64_t round;
     double *mean, *m2; /* by variable, over the rounds (Welford, 1962) */
     double *sum;       /* [sample][variable], over the rounds */
     bool *exact;       /* by sample: its sum is that of one round */
@@ -236,7 +231,7 @@ static mpqc_status run_rounds(struct mpqc_sens_pool *pool, struct probe *q, uint
 {
     double *sums = MPQC_NEW_ARRAY(&pool->arena, double, q->set->n);
     if (!sums) return MPQC_OOM(pool->s->p->cx);
-    while (*rounds < LEAST_ROUNDS || (*rounds < q->most_rounds && !precise(q, *rounds))) {
+    while (*rounds < LEAST_ROUNDS || (*rounds < q->c->most_rounds && !precise(q, *rounds))) {
         q->round = (*rounds)++;
         MPQC_TRY(mpqc_sens_pool_run(pool));
         mpqc_sens_pool_sums(pool, sums);
@@ -267,12 +262,6 @@ static const char *const method_texts[] = {
     [MPQC_CURVE_LABELS] = "squared gradients",
 };
 
-static uint64_t most_rounds(const struct mpqc_curvature *c)
-{
-    double rounds = BUDGET / (mpqc_sens_macs(c->s) * (double)c->samples * RUNS_PER_PRODUCT);
-    return (uint64_t)fmin(fmax(rounds, ENOUGH_ROUNDS), MOST_ROUNDS);
-}
-
 static mpqc_status estimate(struct mpqc_curvature *c, struct probe *q, uint64_t *rounds)
 {
     static const struct mpqc_sens_task task = {sizeof(struct worker), open_worker, work,
@@ -282,7 +271,7 @@ static mpqc_status estimate(struct mpqc_curvature *c, struct probe *q, uint64_t 
     struct mpqc_hvp h = {.net = set->net, .loss = c->loss.kind, .weights = set->var, .n = set->n};
     struct mpqc_sens_pool pool = {.s = c->s, .task = &task, .user = q, .n_items = c->samples,
                                   .n_figures = set->n,
-                                  .total = c->samples * q->most_rounds};
+                                  .total = c->samples * q->c->most_rounds};
     q->mean = MPQC_NEW_ARRAY(&c->arena, double, set->n);
     q->m2 = MPQC_NEW_ARRAY(&c->arena, double, set->n);
     q->sum = MPQC_NEW_ARRAY(&c->arena, double, (size_t)c->samples * set->n);
@@ -315,7 +304,7 @@ static void say(const struct probe *q, uint64_t rounds)
 mpqc_status mpqc_curve_traces(struct mpqc_curvature *c, const struct mpqc_curve_set *set,
                               enum mpqc_curve_method method, double *mean, double *error)
 {
-    struct probe q = {.c = c, .set = set, .method = method, .most_rounds = most_rounds(c)};
+    struct probe q = {.c = c, .set = set, .method = method};
     uint64_t rounds = 0;
     if (set->n == 0) return MPQC_OK;
     if (method == MPQC_CURVE_BEST)
