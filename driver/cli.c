@@ -17,10 +17,46 @@ static int refuse(char *err, const char *flag, const char *value, const char *wa
     return -1;
 }
 
+/* Flags that only keep their text, and flags without one. */
+#define TEXT(name, field)                                                                         \
+    HANDLER(name)                                                                                 \
+    {                                                                                             \
+        CLI;                                                                                      \
+        UNUSED_ERR;                                                                               \
+        cli->field = value;                                                                       \
+        return 0;                                                                                 \
+    }
+#define SWITCH(name, field)                                                                       \
+    HANDLER(name)                                                                                 \
+    {                                                                                             \
+        CLI;                                                                                      \
+        UNUSED_ERR;                                                                               \
+        (void)value;                                                                              \
+        cli->field = true;                                                                        \
+        return 0;                                                                                 \
+    }
+
+TEXT(out, out)
+TEXT(target, target)
+TEXT(mcpu, mcpu)
+TEXT(dump_profile, options.dump_profile)
+TEXT(load_profile, options.load_profile)
+SWITCH(allow_float, options.allow_float)
+SWITCH(verify_each, options.verify_each)
+SWITCH(time_passes, options.time_passes)
+SWITCH(check, check)
+SWITCH(help, help)
+SWITCH(version, version)
+SWITCH(list_ops, list_ops)
+SWITCH(list_passes, list_passes)
+SWITCH(list_targets, list_targets)
+SWITCH(list_metrics, list_metrics)
+
 /* Copies a name of `len` bytes into the option block; NULL when it does not fit. */
 static const char *keep_name(struct mpqc_cli *cli, const char *s, size_t len)
 {
-    if (len == 0 || len >= sizeof cli->names[0] || cli->n_names >= MPQC_LEN(cli->names)) return NULL;
+    if (len == 0 || len >= sizeof cli->names[0]) return NULL;
+    if (cli->n_names >= MPQC_LEN(cli->names)) return NULL;
     char *to = cli->names[cli->n_names++];
     memcpy(to, s, len);
     to[len] = '\0';
@@ -36,30 +72,6 @@ HANDLER(model)
         return -1;
     }
     cli->model = value;
-    return 0;
-}
-
-HANDLER(out)
-{
-    CLI;
-    UNUSED_ERR;
-    cli->out = value;
-    return 0;
-}
-
-HANDLER(target)
-{
-    CLI;
-    UNUSED_ERR;
-    cli->target = value;
-    return 0;
-}
-
-HANDLER(mcpu)
-{
-    CLI;
-    UNUSED_ERR;
-    cli->mcpu = value;
     return 0;
 }
 
@@ -158,14 +170,18 @@ static int bits(const char *flag, const char *value, const char *known, unsigned
     snprintf(err, MPQC_FLAG_ERROR, "-%s=%s does not exist; it is one of %s", flag, value, known);
     return -1;
 }
-HANDLER(wbits) { CLI; return bits("wbits", value, "2, 3, 4, 5, 6, 8", &cli->options.weight_bits, err); }
+HANDLER(wbits)
+{
+    CLI;
+    return bits("wbits", value, "2, 3, 4, 5, 6, 8", &cli->options.weight_bits, err);
+}
 HANDLER(abits) { CLI; return bits("abits", value, "4, 8", &cli->options.activation_bits, err); }
 HANDLER(rounding)
 {
     CLI;
     if (strcmp(value, "gptq") == 0) cli->options.rounding = MPQC_ROUND_GPTQ;
     else if (strcmp(value, "nearest") == 0) cli->options.rounding = MPQC_ROUND_NEAREST;
-    else return snprintf(err, MPQC_FLAG_ERROR, "-rounding is gptq or nearest, not '%s'", value), -1;
+    else return refuse(err, "rounding", value, "gptq, nearest");
     return 0;
 }
 HANDLER(weight_clip)
@@ -173,10 +189,17 @@ HANDLER(weight_clip)
     CLI;
     if (strcmp(value, "mse") == 0) cli->options.weight_clip = MPQC_CLIP_MSE;
     else if (strcmp(value, "minmax") == 0) cli->options.weight_clip = MPQC_CLIP_MINMAX;
-    else return snprintf(err, MPQC_FLAG_ERROR, "-weight-clip is mse or minmax, not '%s'", value), -1;
+    else return refuse(err, "weight-clip", value, "mse, minmax");
     return 0;
 }
-HANDLER(no_bias_correct) { CLI; (void)value; (void)err; cli->options.bias_correct = false; return 0; }
+HANDLER(no_bias_correct)
+{
+    CLI;
+    UNUSED_ERR;
+    (void)value;
+    cli->options.bias_correct = false;
+    return 0;
+}
 
 HANDLER(io)
 {
@@ -295,40 +318,6 @@ HANDLER(pass_limit)
     return 0;
 }
 
-HANDLER(dump_profile)
-{
-    CLI;
-    UNUSED_ERR;
-    cli->options.dump_profile = value;
-    return 0;
-}
-HANDLER(load_profile)
-{
-    CLI;
-    UNUSED_ERR;
-    cli->options.load_profile = value;
-    return 0;
-}
-
-#define SWITCH(name, field)                                                                       \
-    HANDLER(name)                                                                                 \
-    {                                                                                             \
-        CLI;                                                                                      \
-        UNUSED_ERR;                                                                               \
-        (void)value;                                                                              \
-        cli->field = true;                                                                        \
-        return 0;                                                                                 \
-    }
-SWITCH(allow_float, options.allow_float)
-SWITCH(verify_each, options.verify_each)
-SWITCH(time_passes, options.time_passes)
-SWITCH(check, check)
-SWITCH(help, help)
-SWITCH(version, version)
-SWITCH(list_ops, list_ops)
-SWITCH(list_passes, list_passes)
-SWITCH(list_targets, list_targets)
-SWITCH(list_metrics, list_metrics)
 HANDLER(verbose)
 {
     CLI;
@@ -339,10 +328,20 @@ HANDLER(verbose)
 }
 
 static const struct mpqc_flag flags[] = {
+    MPQC_FLAG_HEADING("What is made"),
     {"o", "OUT", set_out, "where the result goes; required unless -check"},
-    {"target", "TARGET", set_target, "x86-64, aarch64, native (default), or a row of -list-targets"},
-    {"mcpu", "CPU", set_mcpu, "a variant of -list-targets (avx2, dotprod, ...), native, or an LLVM CPU name"},
     {"emit", "KIND", set_emit, "so (default), obj, a, llvm, asm, ir, header; else by OUT's suffix"},
+    {"target", "TARGET", set_target,
+     "x86-64, aarch64, native (default), or a row of -list-targets"},
+    {"mcpu", "CPU", set_mcpu,
+     "a variant of -list-targets (avx2, dotprod, ...), native, or an LLVM CPU name"},
+    {"io", "KIND", set_io, "float (default) or int: what the library's inputs and outputs are"},
+    {"tag", "NAME", set_tag, "export mpqc_model_NAME, for several models in one program"},
+    {"allow-float", NULL, set_allow_float, "operators without an integer form stay float"},
+    {"shape", "name:1x3x224x224", set_shape, "shape of an input with dynamic dimensions"},
+    {"define-symbol", "batch,1", set_define_symbol, "value of a symbolic dimension"},
+
+    MPQC_FLAG_HEADING("Calibration data"),
     {"calib", "[input:]PATH", set_calib,
      ".npy, .npz, IDX, .pb folder, image, or a folder of them; may be repeated; or distill: made "
      "from the network's BatchNorm statistics (distill:weak: from its weights, if it has none)"},
@@ -352,31 +351,34 @@ static const struct mpqc_flag flags[] = {
     {"std", "a,b,c", set_std, "per channel, or one for all; default 1"},
     {"layout", "LAYOUT", set_layout, "of u8 data: nchw (default) or nhwc"},
     {"calibration", "METHOD", set_calibration, "auto, minmax, percentile:99.99, kl, mse"},
+    {"dump-profile", "FILE", set_dump_profile, "write what calibration learned"},
+    {"load-profile", "FILE", set_load_profile, "use that instead of -calib"},
+
+    MPQC_FLAG_HEADING("One width for all layers, and rounding"),
     {"wbits", "N", set_wbits, "bits of all weights: 8 (default), 6, 5, 4, 3, 2"},
     {"abits", "N", set_abits, "bits of all layers' inputs: 8 (default), 4"},
     {"rounding", "HOW", set_rounding, "of weights below 8 bits: gptq (default), nearest"},
     {"weight-clip", "HOW", set_weight_clip, "range of weights below 8 bits: mse (default), minmax"},
     {"no-bias-correct", NULL, set_no_bias_correct,
      "below 8 bits: leave biases, do not take up the mean error of the weights"},
+
+    MPQC_FLAG_HEADING("Bits chosen for every layer"),
 #define FLAG(name, metavar, function, help) {name, metavar, mpqc_mixed_set_##function, help},
 #include "driver/mixed_flags.def"
 #undef FLAG
-    {"io", "KIND", set_io, "float (default) or int: what the library's inputs and outputs are"},
-    {"allow-float", NULL, set_allow_float, "operators without an integer form stay float"},
-    {"shape", "name:1x3x224x224", set_shape, "shape of an input with dynamic dimensions"},
-    {"define-symbol", "batch,1", set_define_symbol, "value of a symbolic dimension"},
-    {"tag", "NAME", set_tag, "export mpqc_model_NAME, for several models in one program"},
-    {"check", NULL, set_check, "only say whether the network is supported, listing all obstacles"},
-    {"dump-profile", "FILE", set_dump_profile, "write what calibration learned"},
-    {"load-profile", "FILE", set_load_profile, "use that instead of -calib"},
+
+    MPQC_FLAG_HEADING("How mpqc works and what it says"),
+    {"v", NULL, set_verbose, "a line for every layer; twice: more"},
     {"j", "N", set_j, "threads to compile with (default: all processors)"},
     {"seed", "N", set_seed, "of everything random (default 0)"},
-    {"v", NULL, set_verbose, "a line for every layer; twice: more"},
+    {"time-passes", NULL, set_time_passes, "say how long each pass took"},
     {"dump-after", "PASS", set_dump_after, "print the graph after a pass, or after all"},
     {"stop-after", "PASS", set_stop_after, "end after a pass (with -emit=ir: write the graph)"},
     {"pass-limit", "N", set_pass_limit, "end after N passes, for bisecting"},
     {"verify-each", NULL, set_verify_each, "verify the graph after every pass"},
-    {"time-passes", NULL, set_time_passes, "say how long each pass took"},
+
+    MPQC_FLAG_HEADING("Questions"),
+    {"check", NULL, set_check, "only say whether the network is supported, listing all obstacles"},
     {"list-ops", NULL, set_list_ops, "list the supported ONNX operators"},
     {"list-passes", NULL, set_list_passes, "list the passes"},
     {"list-targets", NULL, set_list_targets, "list the targets"},
@@ -419,6 +421,7 @@ int mpqc_cli_parse(int argc, char **argv, struct mpqc_cli *cli, char *err)
 void mpqc_cli_help(void)
 {
     printf("usage: mpqc MODEL.onnx -calib=DATA -o OUT [flags]\n"
-           "Compiles an ONNX network to an integer-only library.  One or two dashes; -x=v or -x v.\n\n");
+           "Compiles an ONNX network to an integer-only library.  One or two dashes; -x=v or "
+           "-x v.\n");
     mpqc_flags_help(flags, MPQC_LEN(flags));
 }

@@ -64,16 +64,17 @@ static mpqc_status check_request(struct job *j)
     }
     if (cli->mixed.report && (cli->options.stop_after || cli->options.pass_limit))
         return MPQC_FAIL(j->cx, USAGE, MPQC_NOWHERE,
-                         "-report describes the finished network; leave out -stop-after and -pass-limit");
+                         "-report describes the finished network; leave out -stop-after and "
+                         "-pass-limit");
     MPQC_TRY(mpqc_target_find(j->cx, cli->target ? cli->target : "native", cli->mcpu, &j->target));
-    bool needs_data = !(cli->options.stop_after && strcmp(cli->options.stop_after, "simplify") == 0) &&
-                      cli->options.pass_limit != 1;
+    const char *last = cli->options.stop_after;
+    bool needs_data = !(last && strcmp(last, "simplify") == 0) && cli->options.pass_limit != 1;
     if (needs_data && cli->n_calib == 0 && !cli->options.load_profile)
         return MPQC_FAIL(j->cx, USAGE, MPQC_NOWHERE,
                          "no calibration data, so the ranges of the activations are unknown; give "
-                         "-calib=PATH with some typical inputs (an .npy, .npz, IDX file or a folder of "
-                         "images; 100 to 500 samples are enough), or -load-profile=FILE from an earlier "
-                         "-dump-profile");
+                         "-calib=PATH with some typical inputs (an .npy, .npz, IDX file or a "
+                         "folder of images; 100 to 500 samples are enough), or -load-profile=FILE "
+                         "from an earlier -dump-profile");
     return MPQC_OK;
 }
 
@@ -194,7 +195,8 @@ static mpqc_status compile(struct job *j)
         MPQC_TRY(mpqc_calib_open(j->cx, cli, &j->graph, &j->calib, &j->data));
         j->passes.data = &j->data;
     }
-    MPQC_TRY(mpqc_pipeline_run(&j->passes, &j->graph, float_passes, MPQC_LEN(float_passes), &stopped));
+    MPQC_TRY(mpqc_pipeline_run(&j->passes, &j->graph, float_passes, MPQC_LEN(float_passes),
+                               &stopped));
     if (!stopped) {
         MPQC_TRY(keep_float(j));
         MPQC_TRY(decide_bits(j));
@@ -275,7 +277,8 @@ static mpqc_status check(struct job *j)
                                &stopped));
     if (stopped) return MPQC_OK;
     MPQC_TRY(check_codegen(j));
-    printf("%s: supported: %u operators after simplification, %u kernels, %u in floating point, for %s\n",
+    printf("%s: supported: %u operators after simplification, %u kernels, %u in floating point, "
+           "for %s\n",
            j->cli->model, operators, j->passes.plan->n_kernels, j->passes.n_islands, j->target.name);
     return MPQC_OK;
 }

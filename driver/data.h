@@ -55,8 +55,9 @@ const struct mpqc_array *mpqc_data_at(const struct mpqc_data *, uint32_t i);
 /* Checks once that `a` can feed an input of shape dims (batch 1: the first axis of
  * the array runs over samples; [1,28,28] and [28,28] and [28,28,1] are one another's
  * equals where no data moves, and so are [28,28] and [784]) and says the number of
- * samples.  u8 data (and only u8) goes through `pre` ((u8 / scale - mean[c]) / std[c], nhwc -> nchw when
- * pre->nhwc and the network's dims are channels first); all other data is taken as it is.
+ * samples.  u8 data (and only u8) goes through `pre` ((u8 / scale - mean[c]) / std[c], nhwc
+ * -> nchw when pre->nhwc and the network's dims are channels first); all other data is
+ * taken as it is.
  * pre->scale 0 means 255, pre->channels 0 means mean 0 and std 1.  pre may be NULL: scale
  * 255 is not assumed, u8 becomes 0..255.  The text does not name the file. */
 int mpqc_array_check(const struct mpqc_array *a, const char *input, uint32_t rank,

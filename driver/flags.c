@@ -53,7 +53,9 @@ struct flag_names {
 static const char *flag_name(const void *user, size_t i)
 {
     const struct flag_names *f = user;
-    return i < f->n ? f->table[i].name : NULL;
+    for (size_t k = 0; k < f->n; k++)
+        if (f->table[k].name && i-- == 0) return f->table[k].name;
+    return NULL;
 }
 
 static int unknown(const struct mpqc_flag *table, size_t n, const char *name, char *err)
@@ -71,7 +73,7 @@ static const struct mpqc_flag *find(const struct mpqc_flag *table, size_t n, con
                                     size_t len)
 {
     for (size_t i = 0; i < n; i++)
-        if (strlen(table[i].name) == len && memcmp(table[i].name, name, len) == 0)
+        if (table[i].name && strlen(table[i].name) == len && memcmp(table[i].name, name, len) == 0)
             return &table[i];
     return NULL;
 }
@@ -121,13 +123,36 @@ int mpqc_flags_parse(const struct mpqc_flag *table, size_t n, int argc, char **a
     return 0;
 }
 
+#define HELP_LEFT 36
+#define HELP_WIDTH 64
+
+/* The right column: broken at spaces, each line but the first indented. */
+static void print_wrapped(const char *text)
+{
+    size_t len = strlen(text);
+    while (len > HELP_WIDTH) {
+        size_t n = HELP_WIDTH;
+        while (n > 0 && text[n] != ' ') n--;
+        if (n == 0) break;
+        printf("%.*s\n%*s", (int)n, text, HELP_LEFT, "");
+        text += n + 1;
+        len -= n + 1;
+    }
+    printf("%s\n", text);
+}
+
 void mpqc_flags_help(const struct mpqc_flag *table, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        char left[96];
-        snprintf(left, sizeof left, "-%s%s%s", table[i].name, table[i].metavar ? "=" : "",
-                 table[i].metavar ? table[i].metavar : "");
-        printf("  %-34s %s\n", left, table[i].help);
+        const struct mpqc_flag *f = &table[i];
+        if (!f->name) {
+            printf("\n%s:\n", f->help);
+            continue;
+        }
+        const char *metavar = f->metavar ? f->metavar : "";
+        int used = printf("  -%s%s%s ", f->name, f->metavar ? "=" : "", metavar);
+        printf("%*s", used < HELP_LEFT ? HELP_LEFT - used : 0, "");
+        print_wrapped(f->help);
     }
 }
 

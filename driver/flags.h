@@ -19,18 +19,19 @@
 typedef int (*mpqc_flag_fn)(void *options, const char *value, char *err);
 
 struct mpqc_flag {
-    const char *name;    /* without dashes */
+    const char *name;    /* without dashes; NULL: the row is a heading of the help */
     const char *metavar; /* NULL: takes no value */
     mpqc_flag_fn set;
-    const char *help;    /* one line */
+    const char *help;    /* one sentence; the help wraps it */
 };
+#define MPQC_FLAG_HEADING(text) {NULL, NULL, NULL, text}
 
 /* Walks argv[1..]; arguments that are no flags go to `positional`. An unknown flag
  * is an error that names the nearest known one.  "--" ends the flags.  Returns 0,
  * or -1 with err filled. */
 int mpqc_flags_parse(const struct mpqc_flag *table, size_t n, int argc, char **argv,
                      void *options, mpqc_flag_fn positional, char *err);
-/* Two columns: "  -name=METAVAR   help". */
+/* Headings, and two columns "  -name=METAVAR   help" of at most 100 characters. */
 void mpqc_flags_help(const struct mpqc_flag *table, size_t n);
 
 /* The candidate nearest to `text` by edit distance, or NULL when none is near.
