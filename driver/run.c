@@ -14,6 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* With -profile, about so many runs without hooks. */
+#define PLAIN_RUNS 200
+
 /* Everything that one invocation owns. */
 struct session {
     struct run_options options;
@@ -32,7 +35,7 @@ struct session {
     struct run_accuracy accuracy;
     uint64_t first, count; /* samples that are run */
     uint64_t repeat;
-    uint64_t *ns; /* of each run */
+    uint64_t *ns; /* of each run without hooks */
     uint64_t runs;
     struct mpqc_data_error err;
 };
@@ -148,7 +151,8 @@ static int allocate(struct session *s)
     if (s->options.threads != 1 && !(s->pool = mpqc_pool_create(s->options.threads)))
         return failed(s, "%u threads cannot be started", s->options.threads);
     mpqc_pool_exec(s->pool, &s->exec);
-    if (s->options.profile && mpqc_run_profile_init(&s->profile, m, &s->exec))
+    if (s->options.profile &&
+        mpqc_run_profile_init(&s->profile, m, s->count * s->repeat, &s->exec))
         return failed(s, "out of memory for the profile");
     return 0;
 }
@@ -163,27 +167,41 @@ static int run_once(struct session *s, const struct mpqc_exec *exec, uint64_t *n
                   mpqc_run_status_text(status));
 }
 
+static int run_plain(struct session *s, uint64_t *ns)
+{
+    struct mpqc_exec exec = s->exec;
+    exec.layer_begin = exec.layer_end = NULL;
+    return run_once(s, &exec, ns);
+}
+
 /* Runs that nobody counts: caches, page tables and clock rates settle. */
 static int warm_up(struct session *s)
 {
-    struct mpqc_exec exec = s->exec;
     uint64_t ns;
-    exec.layer_begin = exec.layer_end = NULL;
     for (int64_t i = 0; i < s->options.warmup; i++)
-        if (run_once(s, &exec, &ns)) return -1;
+        if (run_plain(s, &ns)) return -1;
     return 0;
+}
+
+/* With -profile, all runs have hooks; some are repeated without, to compare with. */
+static int run_counted(struct session *s)
+{
+    uint64_t ns, every = s->count * s->repeat / PLAIN_RUNS;
+    if (s->options.profile) {
+        mpqc_run_profile_begin(&s->profile);
+        if (run_once(s, &s->exec, &ns)) return -1;
+        mpqc_run_profile_end(&s->profile, ns);
+        if (every > 1 && (s->profile.runs - 1) % every) return 0;
+    }
+    return run_plain(s, &s->ns[s->runs++]);
 }
 
 static int run_sample(struct session *s, uint64_t sample)
 {
     if (mpqc_run_inputs_fill(&s->inputs, sample, &s->err)) return -1;
     if (sample == s->first && warm_up(s)) return -1;
-    for (uint64_t r = 0; r < s->repeat; r++) {
-        uint64_t *ns = &s->ns[s->runs];
-        if (run_once(s, &s->exec, ns)) return -1;
-        s->profile.total += *ns;
-        s->runs++;
-    }
+    for (uint64_t r = 0; r < s->repeat; r++)
+        if (run_counted(s)) return -1;
     if (mpqc_run_accuracy_add(&s->accuracy, &s->model->outputs[0], s->out[0], sample, &s->err))
         return -1;
     for (uint32_t i = 0; i < s->options.n_out; i++) {
@@ -213,7 +231,7 @@ static int run_all(struct session *s)
     for (uint64_t i = 0; i < s->count; i++)
         if (run_sample(s, s->first + i)) return -1;
     if (close_writers(s, 1)) return -1;
-    s->profile.runs = s->runs;
+    if (s->options.profile) mpqc_run_profile_finish(&s->profile, s->model);
     struct run_result result = {
         .model = s->model, .options = &s->options, .accuracy = &s->accuracy,
         .profile = s->options.profile ? &s->profile : NULL, .samples = s->count,
@@ -233,7 +251,7 @@ static void release(struct session *s)
     free(s->workspace);
     free(s->labels);
     free(s->ns);
-    free(s->profile.ns);
+    mpqc_run_profile_release(&s->profile);
     mpqc_load_close(&s->loaded);
 }
 

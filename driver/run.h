@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * mpqc-run in four parts: options (run_flags.c), what goes into the model
- * (run_input.c), what is made of the answers and times (run_report.c), and the
- * loop over samples (run.c), which is the example of how to use the ABI.
+ * mpqc-run in five parts: options (run_flags.c), what goes into the model
+ * (run_input.c), what is made of the answers and times (run_report.c), the profile
+ * (run_profile.c, run_peak.c), and the loop over samples (run.c), which is the example of
+ * how to use the ABI.
  */
 #ifndef MPQC_DRIVER_RUN_H
 #define MPQC_DRIVER_RUN_H
@@ -38,7 +39,7 @@ struct run_options {
         const char *flag, *value;
     } pre[RUN_MAX];
     uint32_t n_pre;
-    int profile, json, raw, info, help, version;
+    int profile, sort, json, raw, info, help, version;
 };
 
 /* 0, or -1 with a sentence in err (MPQC_FLAG_ERROR bytes). */
@@ -94,19 +95,38 @@ void mpqc_run_accuracy_init(struct run_accuracy *a, const struct run_options *op
 int mpqc_run_accuracy_add(struct run_accuracy *a, const struct mpqc_io *io, const void *output,
                           uint64_t sample, struct mpqc_data_error *err);
 
-/* Nanoseconds per layer over all profiled runs. */
-struct run_profile {
-    uint32_t n;
-    uint64_t *ns;
-    uint64_t *least; /* of one run */
-    uint64_t started;
-    uint64_t total; /* of whole runs */
-    uint64_t runs;
-};
 uint64_t mpqc_run_now(void); /* monotonic nanoseconds */
-/* Sets the hooks of *exec. */
-int mpqc_run_profile_init(struct run_profile *p, const struct mpqc_model *model,
+
+/* ---- -profile ---- */
+
+/* What this core does at most with the instructions of a target; gmacs 0: not known. */
+struct run_peak {
+    const char *instruction;
+    double gmacs; /* 1e9 multiply-accumulates a second */
+};
+struct run_peak mpqc_run_peak(const char *target);
+
+/* Times of layers, run by run.  Runs with hooks alternate with runs without, which tell
+ * whether the rows add up. */
+struct run_profile {
+    uint32_t n;      /* layers */
+    uint64_t kept;   /* the last so many runs are kept */
+    uint64_t runs;
+    uint64_t *row;   /* [kept][n + 1]: ns of the layers, then of the run */
+    uint64_t *now;   /* the row that is being filled */
+    uint64_t *least; /* [n], over all runs */
+    uint64_t started;
+    uint64_t clock;  /* ns that reading the clock takes: in every layer once */
+    struct run_peak peak;
+};
+/* Sets the hooks of *exec. runs: how many there will be. */
+int mpqc_run_profile_init(struct run_profile *p, const struct mpqc_model *model, uint64_t runs,
                           struct mpqc_exec *exec);
+void mpqc_run_profile_begin(struct run_profile *p); /* before a run with hooks */
+void mpqc_run_profile_end(struct run_profile *p, uint64_t ns);
+/* After all runs: the peak is the better one of before and after. */
+void mpqc_run_profile_finish(struct run_profile *p, const struct mpqc_model *model);
+void mpqc_run_profile_release(struct run_profile *p);
 
 struct run_result {
     const struct mpqc_model *model;
@@ -114,9 +134,13 @@ struct run_result {
     const struct run_accuracy *accuracy;
     const struct run_profile *profile; /* NULL: none */
     uint64_t samples, runs;
-    uint64_t *ns; /* of each run; sorted by the report */
+    uint64_t *ns; /* of each run without hooks; sorted by the report */
     uint32_t threads;
 };
+/* The part of the report that is about layers. */
+void mpqc_run_profile_text(const struct run_result *result, FILE *to);
+void mpqc_run_profile_json(const struct run_result *result, FILE *to);
+void mpqc_run_json_string(FILE *to, const char *s);
 void mpqc_run_report(struct run_result *result, FILE *to);
 void mpqc_run_info(const struct mpqc_model *model, int json, FILE *to);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Accuracy, times, layers, and the description of a model, as text or as JSON.
+ * Accuracy, times, and the description of a model, as text or as JSON.
  */
 #include "driver/run.h"
 
@@ -71,70 +71,12 @@ static double percent(const struct run_accuracy *a, uint32_t k)
     return 0;
 }
 
-/* ---- profile ---- */
-
-static void layer_begin(void *profile, uint32_t layer)
-{
-    (void)layer;
-    ((struct run_profile *)profile)->started = mpqc_run_now();
-}
-
-static void layer_end(void *profile, uint32_t layer)
-{
-    struct run_profile *p = profile;
-    if (layer >= p->n) return;
-    uint64_t ns = mpqc_run_now() - p->started;
-    p->ns[layer] += ns;
-    if (ns < p->least[layer]) p->least[layer] = ns;
-}
-
-int mpqc_run_profile_init(struct run_profile *p, const struct mpqc_model *m,
-                          struct mpqc_exec *exec)
-{
-    *p = (struct run_profile){.n = m->n_layers};
-    p->ns = calloc(2 * (size_t)p->n + 1, sizeof *p->ns);
-    if (!p->ns) return -1;
-    p->least = p->ns + p->n;
-    for (uint32_t i = 0; i < p->n; i++) p->least[i] = UINT64_MAX;
-    exec->layer_begin = layer_begin;
-    exec->layer_end = layer_end;
-    exec->profile = p;
-    return 0;
-}
+/* ---- times ---- */
 
 static double ms(uint64_t ns)
 {
     return (double)ns / 1e6;
 }
-
-static void layer_row(FILE *to, double us, double total, double gmacs, const char *name,
-                      const char *op)
-{
-    fprintf(to, "%11.2f %6.2f %%", us, total > 0 ? 100 * us / total : 0);
-    if (gmacs > 0) fprintf(to, " %9.2f", gmacs);
-    else fprintf(to, " %9s", "-");
-    fprintf(to, "  %s%s%s\n", name, *op ? "  " : "", op);
-}
-
-/* All rows are means over the runs; they add up to the last one. */
-static void profile_text(const struct run_profile *p, const struct mpqc_model *m, FILE *to)
-{
-    double runs = p->runs ? (double)p->runs : 1;
-    double total = (double)p->total / runs / 1e3, inside = 0;
-    uint64_t macs = 0;
-    fprintf(to, "\n%11s %8s %9s  %s\n", "us", "share", "GMAC/s", "layer");
-    for (uint32_t i = 0; i < p->n; i++) {
-        double us = (double)p->ns[i] / runs / 1e3;
-        layer_row(to, us, total, us > 0 ? (double)m->layers[i].macs / us / 1e3 : 0,
-                  m->layers[i].name, m->layers[i].op);
-        inside += us;
-        macs += m->layers[i].macs;
-    }
-    layer_row(to, total > inside ? total - inside : 0, total, 0, "(between layers)", "");
-    layer_row(to, total, total, total > 0 ? (double)macs / total / 1e3 : 0, "(whole run)", "");
-}
-
-/* ---- times ---- */
 
 static int by_value(const void *a, const void *b)
 {
@@ -155,7 +97,7 @@ static double p99(const uint64_t *sorted, uint64_t n)
 
 /* ---- output ---- */
 
-static void json_string(FILE *to, const char *s)
+void mpqc_run_json_string(FILE *to, const char *s)
 {
     fputc('"', to);
     for (; *s; s++) {
@@ -167,28 +109,13 @@ static void json_string(FILE *to, const char *s)
     fputc('"', to);
 }
 
-static void profile_json(const struct run_profile *p, const struct mpqc_model *m, FILE *to)
-{
-    double runs = p->runs ? (double)p->runs : 1;
-    fprintf(to, ", \"layers\": [");
-    for (uint32_t i = 0; i < p->n; i++) {
-        fprintf(to, "%s{\"name\": ", i ? ", " : "");
-        json_string(to, m->layers[i].name);
-        fprintf(to, ", \"op\": ");
-        json_string(to, m->layers[i].op);
-        fprintf(to, ", \"ns\": %.1f, \"min_ns\": %llu, \"macs\": %llu}", (double)p->ns[i] / runs,
-                (unsigned long long)p->least[i], (unsigned long long)m->layers[i].macs);
-    }
-    fprintf(to, "], \"mean_ns\": %.1f", (double)p->total / runs);
-}
-
 static void report_json(const struct run_result *r, FILE *to)
 {
     const struct run_accuracy *a = r->accuracy;
     fprintf(to, "{\"model\": ");
-    json_string(to, r->model->name);
+    mpqc_run_json_string(to, r->model->name);
     fprintf(to, ", \"target\": ");
-    json_string(to, r->model->target);
+    mpqc_run_json_string(to, r->model->target);
     fprintf(to, ", \"workspace\": %llu, \"threads\": %u, \"samples\": %llu, \"runs\": %llu",
             (unsigned long long)r->model->workspace_size, r->threads,
             (unsigned long long)r->samples, (unsigned long long)r->runs);
@@ -198,7 +125,7 @@ static void report_json(const struct run_result *r, FILE *to)
     }
     fprintf(to, ", \"latency_ms\": {\"min\": %.6f, \"median\": %.6f, \"p99\": %.6f}",
             ms(r->ns[0]), median(r->ns, r->runs), p99(r->ns, r->runs));
-    if (r->profile) profile_json(r->profile, r->model, to);
+    if (r->profile) mpqc_run_profile_json(r, to);
     fprintf(to, "}\n");
 }
 
@@ -217,7 +144,7 @@ static void report_text(const struct run_result *r, FILE *to)
             median(r->ns, r->runs), ms(r->ns[0]), p99(r->ns, r->runs),
             (unsigned long long)r->runs, r->threads, r->threads == 1 ? "" : "s");
     fprintf(to, "workspace  %llu bytes\n", (unsigned long long)r->model->workspace_size);
-    if (r->profile) profile_text(r->profile, r->model, to);
+    if (r->profile) mpqc_run_profile_text(r, to);
 }
 
 void mpqc_run_report(struct run_result *r, FILE *to)
@@ -280,7 +207,7 @@ static void ios_json(const struct mpqc_io *ios, uint32_t n, const char *key, FIL
     for (uint32_t k = 0; k < n; k++) {
         const struct mpqc_io *io = &ios[k];
         fprintf(to, "%s{\"name\": ", k ? ", " : "");
-        json_string(to, io->name);
+        mpqc_run_json_string(to, io->name);
         fprintf(to, ", \"type\": \"%s\", \"dims\": [", mpqc_element_name(io->element));
         for (uint32_t i = 0; i < io->rank; i++)
             fprintf(to, "%s%lld", i ? ", " : "", (long long)io->dims[i]);
@@ -293,11 +220,11 @@ static void ios_json(const struct mpqc_io *ios, uint32_t n, const char *key, FIL
 static void info_json(const struct mpqc_model *m, FILE *to)
 {
     fprintf(to, "{\"model\": ");
-    json_string(to, m->name);
+    mpqc_run_json_string(to, m->name);
     fprintf(to, ", \"target\": ");
-    json_string(to, m->target);
+    mpqc_run_json_string(to, m->target);
     fprintf(to, ", \"compiler\": ");
-    json_string(to, m->compiler);
+    mpqc_run_json_string(to, m->compiler);
     fprintf(to, ", \"workspace\": %llu, \"layers\": %u", (unsigned long long)m->workspace_size,
             m->n_layers);
     ios_json(m->inputs, m->n_inputs, "inputs", to);

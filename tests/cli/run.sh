@@ -133,10 +133,14 @@ accepts "json without labels" '"top1": null, "top5": null' "$model" -in="$work/x
 
 # ---- times, description ----
 accepts "made-up numbers" "100 runs, 1 thread" "$model"
-accepts "profile" "100.00 % .*whole run" "$model" -profile -repeat=3
+accepts "profile" "100.00 .*\(sum\)" "$model" -profile -repeat=3
+accepts "profile beside plain runs" "without profile; the sum is [-+]" "$model" -profile -repeat=3
+accepts "profile without a peak" "peak +n/a: .* target hand-written" "$model" -profile
 accepts "profile names layers" "second  matmul" "$model" -profile -repeat=3
 accepts "profile in json" '"layers": \[\{"name": "first"' "$model" -profile -json
 accepts "info" "input +'x' f32 \[1,4,4\]" "$model" -info
+accepts "profile in json without a peak" '"peak_gmacs": null, "peak_instruction": null' \
+    "$model" -profile -json
 accepts "info in json" '"inputs": \[\{"name": "x"' "$model" -info -json
 accepts "a tag" "samples +3" "$MPQC_SPECIMENS/specimen_tagged.so" -tag=thimble -in="$work/x.npy"
 accepts "help" "usage: mpqc-run" -help

@@ -1,0 +1,113 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# mpqc-run -profile adds up, for every target that runs here: rows to layers_ns, that and
+# what lies between to sum_ns; rates follow from times, counts and the peak.  Whether the
+# times are good is no question of a test.
+#
+#     sh tests/e2e/profile.sh BIN SOURCE WORK
+set -u
+
+bin=$1
+source=$2
+work=$3
+images=${MPQC_FASHION:?}/train-images-idx3-ubyte.gz
+failed=0
+passed=0
+
+rm -rf "$work"
+mkdir -p "$work"
+
+# One "key": value a line; layers begin with their name.
+lines() {
+    tr '{' '\n' <"$1" | sed 's/, "/\n"/g'
+}
+
+# adds_up FILE SORTED
+adds_up() {
+    lines "$1" | awk -F': ' -v sorted="$2" '
+    function near(a, b, slack, what) {
+        if (a - b > slack || b - a > slack) { print what ": " a " is not " b; bad = 1 }
+    }
+    function row_ends() {
+        if (!row) return
+        if (bytes <= 0) { print "layer without bytes"; bad = 1 }
+        if (macs > 0) {
+            near(gmacs, macs / ns, 0.02 * gmacs, "gmacs")
+            if (peak > 0) near(percent, 100 * gmacs / peak, 0.02 * percent, "peak_percent")
+        }
+        near(rate, bytes / ns, 0.02 * rate, "gbytes_per_s")
+        if (sorted && ns > last) { print "not sorted"; bad = 1 }
+        last = ns; sum += ns; rows++; row = 0
+    }
+    { gsub(/["}\]]/, "") }
+    $1 == "peak_gmacs" { peak = $2 }
+    $1 == "index" { row_ends(); row = 1; if (rows == 0) last = 1e18 }
+    $1 == "ns" { ns = $2 }
+    $1 == "macs" { macs = $2 }
+    $1 == "bytes" { bytes = $2 }
+    $1 == "gmacs" { gmacs = $2 }
+    $1 == "peak_percent" { percent = $2 }
+    $1 == "gbytes_per_s" { rate = $2 }
+    $1 == "layers_ns" { row_ends(); layers = $2 }
+    $1 == "between_ns" { between = $2 }
+    $1 == "sum_ns" { whole = $2 }
+    $1 == "plain_ns" { plain = $2 }
+    END {
+        near(sum, layers, rows, "sum of rows")
+        near(layers + between, whole, 1, "sum")
+        if (rows < 5 || !(peak > 0) || !(plain > 0)) { print "rows, peak or plain run"; bad = 1 }
+        exit bad
+    }'
+}
+
+verdict() { # NAME STATUS
+    if [ "$2" -eq 0 ]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "FAILED: $1"
+        cat "$work/out"
+    fi
+}
+
+# profile TARGET RUNNER...
+profile() {
+    target=$1
+    shift
+    "$bin/mpqc" "$source/tutorials/networks/fashion_resnet.onnx" $data -target="$target" \
+        -o "$work/m.so" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+    "$@" "$work/m.so" -profile -json -repeat=5 >"$work/out" 2>&1
+    verdict "$target runs" $?
+    adds_up "$work/out" 0
+    verdict "$target adds up" $?
+    "$@" "$work/m.so" -profile -json -sort -repeat=5 >"$work/out" 2>&1
+    adds_up "$work/out" 1
+    verdict "$target, sorted, adds up" $?
+    "$@" "$work/m.so" -profile -repeat=5 >"$work/out" 2>&1
+    grep -q '^peak .*[0-9] GMAC/s a core (' "$work/out"
+    verdict "$target has a peak" $?
+}
+
+data="-calib=$images -calib-count=2 -dump-profile=$work/ranges"
+for target in $("$bin/mpqc" -list-targets | awk '{ print $1 }' | grep :); do
+    case $target in
+    aarch64:*)
+        [ -x "$bin/mpqc-run-aarch64" ] && command -v qemu-aarch64 >/dev/null || continue
+        profile "$target" qemu-aarch64 -L /usr/aarch64-linux-gnu "$bin/mpqc-run-aarch64"
+        ;;
+    *)
+        profile_here=yes
+        "$bin/mpqc" "$source/tutorials/networks/fashion_autoencoder.onnx" -calib="$images" \
+            -calib-count=1 -target="$target" -o "$work/a.so" >"$work/log" 2>&1 || {
+            cat "$work/log"
+            exit 1
+        }
+        "$bin/mpqc-run" "$work/a.so" -count=1 >"$work/out" 2>&1 || profile_here=no
+        [ $profile_here = no ] || profile "$target" "$bin/mpqc-run"
+        ;;
+    esac
+    data="-load-profile=$work/ranges"
+done
+
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ] && [ $passed -gt 0 ]
