@@ -31,11 +31,11 @@ adds_up() {
     function row_ends() {
         if (!row) return
         if (bytes <= 0) { print "layer without bytes"; bad = 1 }
-        if (macs > 0) {
+        if (macs > 0 && ns > 0) {
             near(gmacs, macs / ns, 0.02 * gmacs, "gmacs")
             if (peak > 0) near(percent, 100 * gmacs / peak, 0.02 * percent, "peak_percent")
         }
-        near(rate, bytes / ns, 0.02 * rate, "gbytes_per_s")
+        if (ns > 0) near(rate, bytes / ns, 0.02 * rate, "gbytes_per_s")
         if (sorted && ns > last) { print "not sorted"; bad = 1 }
         last = ns; sum += ns; rows++; row = 0
     }
