@@ -12,7 +12,7 @@
 #define MOST_SAMPLES 128
 
 /* MACs of random probes, after which ENOUGH_ROUNDS must do. */
-#define PROBE_BUDGET 2e11
+#define PROBE_BUDGET 1e12
 #define ENOUGH_ROUNDS 8
 #define MOST_ROUNDS 96
 

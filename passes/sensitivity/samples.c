@@ -174,11 +174,19 @@ double mpqc_sens_rng_normal(struct mpqc_sens_rng *r) /* Box and Muller, 1958 */
     return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
 }
 
+/* A sign is the top bit of a float. */
 void mpqc_sens_rng_signs(struct mpqc_sens_rng *r, float *v, int64_t n)
 {
+    union {
+        uint32_t u;
+        float f;
+    } x;
     for (int64_t i = 0; i < n; i += 64) {
         uint64_t bits = mpqc_sens_rng_bits(r);
         int64_t end = n - i < 64 ? n - i : 64;
-        for (int64_t k = 0; k < end; k++) v[i + k] = bits >> k & 1 ? 1.0f : -1.0f;
+        for (int64_t k = 0; k < end; k++, bits <<= 1) {
+            x.u = 0x3f800000u | ((uint32_t)(bits >> 32) & 0x80000000u);
+            v[i + k] = x.f;
+        }
     }
 }

@@ -25,7 +25,7 @@
  * error is under a tenth of the trace for every layer that matters (a trace of a
  * hundredth of the mean does not), or after some rounds, fewer on large networks.  The
  * standard error that is reported is that over the samples, which contains the choice of
- * samples too.
+ * samples too (or that over the rounds, if larger).
  */
 #include "passes/sensitivity/curvature.h"
 
@@ -315,7 +315,8 @@ mpqc_status mpqc_curve_traces(struct mpqc_curvature *c, const struct mpqc_curve_
     if (status != MPQC_OK) return status;
     for (uint32_t i = 0; i < set->n; i++) {
         mean[i] = q.mean[i] / (double)set->count[i];
-        error[i] = sample_error(&q, i, rounds) / (double)set->count[i];
+        double probes = q.method == MPQC_CURVE_PRODUCTS ? standard_error(&q, i, rounds) : 0;
+        error[i] = fmax(sample_error(&q, i, rounds), probes) / (double)set->count[i];
     }
     say(&q, rounds);
     return MPQC_OK;

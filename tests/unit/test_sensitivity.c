@@ -118,7 +118,7 @@ static void linear_regression(void **state)
     assert_near(mean, power / 4, 1e-5);
     assert_true(error <= 1e-5 * mean); /* every sample has the same */
     assert_int_equal(mpqc_curve_traces(&c, &c.inputs, MPQC_CURVE_PRODUCTS, &mean, &error), MPQC_OK);
-    assert_near(mean, power / 4, 0.1);
+    assert_true(error < 0.3 * mean && fabs(mean - power / 4) < 3.5 * error);
     assert_int_equal(mpqc_curve_top(&c, &c.weights, 0, &top, &change), MPQC_OK);
     assert_near(top, top_of_inputs(&f, 32), 1e-3);
     mpqc_curvature_close(&c);
