@@ -165,8 +165,6 @@ static mpqc_status sensitivity(struct mpqc_mixed_job *j, const int64_t *labels)
         struct mpqc_sens_cx s = {.p = j->passes, .g = j->graph, .bits = b, .labels = labels};
         MPQC_TRY(mpqc_sensitivity_run(&s, m));
         j->out->metric = m->name;
-        j->out->value = s.value;
-        j->out->error = s.error;
     }
     mpqc_arena_reset(&j->passes->scratch);
     make_monotone(b);

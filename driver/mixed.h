@@ -64,7 +64,6 @@ struct mpqc_mixed {
     const char *metric;    /* NULL: no sensitivities were needed */
     const char *cost;      /* "measured" or "analytic" */
     double rest_ns;        /* measured time of what is no layer; 0: not measured */
-    double *value, *error; /* of the metric, by layer; NULL: not known */
     /* of -max-drop and -pareto */
     bool searched, missed;
     uint64_t labelled, evaluations;

@@ -111,8 +111,8 @@ static void json_layer(struct mpqc_buf *to, const struct mpqc_report_job *j, uin
     put_key(to, "sqnr_isolated_db", f->isolated_db);
     put_key(to, "sqnr_accumulated_db", f->accumulated_db);
     put_key(to, "saturation", f->saturation);
-    put_key(to, "metric_value", m->value ? m->value[l] : NAN);
-    put_key(to, "metric_error", m->error ? m->error[l] : NAN);
+    for (uint32_t i = 0; i < b->n_figures; i++)
+        put_key(to, b->figure[i].name, b->figure[i].value[l]);
     put_choices(to, b, l, "omega", b->omega);
     put_choices(to, b, l, "bytes", b->bytes);
     put_choices(to, b, l, "latency_ns", b->latency);
@@ -196,10 +196,11 @@ static void csv_shape(struct mpqc_buf *to, const struct mpqc_type *t)
         mpqc_buf_printf(to, "%s%" PRId64, d ? "x" : "", t->dims[d]);
 }
 
-static void csv_header(struct mpqc_buf *to)
+static void csv_header(struct mpqc_buf *to, const struct mpqc_bits *b)
 {
     mpqc_buf_puts(to, "name,op,input,output,params,macs,choice,reason,sqnr_isolated_db,"
-                      "sqnr_accumulated_db,saturation,metric_value,metric_error");
+                      "sqnr_accumulated_db,saturation");
+    for (uint32_t i = 0; i < b->n_figures; i++) mpqc_buf_printf(to, ",%s", b->figure[i].name);
     for (int r = 0; r < MPQC_RES_COUNT; r++)
         for (uint32_t c = 0; c < mpqc_n_choices; c++)
             mpqc_buf_printf(to, ",%s_%s", resource_keys[r], mpqc_choices[c].name);
@@ -223,8 +224,7 @@ static void csv_layer(struct mpqc_buf *to, const struct mpqc_report_job *j, uint
     put_cell(to, f->isolated_db);
     put_cell(to, f->accumulated_db);
     put_cell(to, f->saturation);
-    put_cell(to, m->value ? m->value[l] : NAN);
-    put_cell(to, m->error ? m->error[l] : NAN);
+    for (uint32_t i = 0; i < b->n_figures; i++) put_cell(to, b->figure[i].value[l]);
     for (int r = 0; r < MPQC_RES_COUNT; r++) {
         const double *table = mpqc_bits_table(b, (enum mpqc_resource)r);
         for (uint32_t c = 0; c < mpqc_n_choices; c++) {
@@ -247,7 +247,7 @@ mpqc_status mpqc_report_write(const struct mpqc_report_job *j)
     mpqc_buf_init(&text);
     mpqc_status status = mpqc_report_measure(j, facts);
     if (strcmp(path + strlen(path) - 4, ".csv") == 0) {
-        csv_header(&text);
+        csv_header(&text, &j->mixed->bits);
         for (uint32_t l = 0; l < n; l++) csv_layer(&text, j, l, &facts[l]);
     } else {
         json(&text, j, facts);

@@ -6,6 +6,8 @@
 
 #include "passes/quantise.h"
 
+#include <math.h>
+
 const struct mpqc_choice mpqc_choices[] = {
 #define CHOICE(name, weight_bits, activation_bits) {name, weight_bits, activation_bits},
 #include "passes/choices.def"
@@ -18,6 +20,19 @@ const struct mpqc_choice *mpqc_choice_find(const char *name)
     for (uint32_t c = 0; c < mpqc_n_choices; c++)
         if (strcmp(mpqc_choices[c].name, name) == 0) return &mpqc_choices[c];
     return NULL;
+}
+
+double *mpqc_bits_figure(struct mpqc_bits *b, struct mpqc_arena *arena, const char *name)
+{
+    for (uint32_t i = 0; i < b->n_figures; i++)
+        if (strcmp(b->figure[i].name, name) == 0) return b->figure[i].value;
+    MPQC_ASSERT(b->n_figures < MPQC_MAX_FIGURES);
+    struct mpqc_bits_figure f = {mpqc_arena_strdup(arena, name),
+                                 MPQC_NEW_ARRAY(arena, double, b->n_layers)};
+    if (!f.name || !f.value) return NULL;
+    for (uint32_t l = 0; l < b->n_layers; l++) f.value[l] = NAN;
+    b->figure[b->n_figures++] = f;
+    return f.value;
 }
 
 /* Layers made from one ONNX node share its name: from the second on they are numbered. */

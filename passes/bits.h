@@ -38,9 +38,19 @@ struct mpqc_bits_layer {
     const char *pin_rule; /* the text of the rule that pinned it, or NULL */
 };
 
+/* What a metric measured of every layer on its way to omega, for people: a trace, its
+ * standard error. */
+struct mpqc_bits_figure {
+    const char *name; /* letters, digits, _ */
+    double *value;    /* [n_layers]; NaN: none */
+};
+#define MPQC_MAX_FIGURES 12
+
 struct mpqc_bits {
     uint32_t n_layers;
     struct mpqc_bits_layer *layer;
+    struct mpqc_bits_figure figure[MPQC_MAX_FIGURES];
+    uint32_t n_figures;
     /* [layer * mpqc_n_choices + choice]; NULL until known */
     double *omega;   /* expected increase of the loss */
     double *latency; /* ns */
@@ -49,6 +59,9 @@ struct mpqc_bits {
     bool *allowed;   /* the target can compile this choice for this layer */
     uint32_t *chosen; /* [layer]; NULL: uniform w8a8 */
 };
+
+/* The column of a figure, made of NaNs in `arena` if it is new; NULL when memory ran out. */
+double *mpqc_bits_figure(struct mpqc_bits *b, struct mpqc_arena *arena, const char *name);
 
 struct mpqc_pass_cx;
 struct mpqc_profile;

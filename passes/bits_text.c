@@ -66,6 +66,22 @@ static void put_name(const char *s, struct mpqc_buf *to)
     mpqc_buf_puts(to, "\"");
 }
 
+static void put_figures(const struct mpqc_bits *b, struct mpqc_buf *to)
+{
+    if (b->n_figures == 0) return;
+    mpqc_buf_puts(to, "\nfigures");
+    for (uint32_t i = 0; i < b->n_figures; i++) mpqc_buf_printf(to, " %s", b->figure[i].name);
+    for (uint32_t l = 0; l < b->n_layers; l++) {
+        mpqc_buf_puts(to, "\nfigure ");
+        put_name(b->layer[l].name, to);
+        for (uint32_t i = 0; i < b->n_figures; i++) {
+            double v = b->figure[i].value[l];
+            if (isfinite(v)) mpqc_buf_printf(to, " %.17g", v);
+            else mpqc_buf_puts(to, " -");
+        }
+    }
+}
+
 void mpqc_bits_write_omega(const struct mpqc_bits *b, const char *metric, struct mpqc_buf *to)
 {
     mpqc_buf_puts(to, "mpqc-sensitivity 1\nmetric ");
@@ -80,6 +96,7 @@ void mpqc_bits_write_omega(const struct mpqc_bits *b, const char *metric, struct
         for (uint32_t c = 0; c < mpqc_n_choices; c++)
             mpqc_buf_printf(to, " %.17g", b->omega[(size_t)l * mpqc_n_choices + c]);
     }
+    put_figures(b, to);
     mpqc_buf_puts(to, "\nend\n");
 }
 
@@ -190,14 +207,21 @@ static mpqc_status read_choices(struct reader *r)
     return end_line(r);
 }
 
+/* A name, and the layer that has it. */
+static mpqc_status read_known(struct reader *r, const char **name, uint32_t *l)
+{
+    *l = 0;
+    MPQC_TRY(read_name(r, name));
+    while (*l < r->bits->n_layers && strcmp(r->bits->layer[*l].name, *name) != 0) ++*l;
+    return *l < r->bits->n_layers ? MPQC_OK : other_network(r, "this one has no layer", *name);
+}
+
 static mpqc_status read_layer(struct reader *r)
 {
     const char *name = NULL;
     uint64_t params, macs;
-    uint32_t l = 0;
-    MPQC_TRY(read_name(r, &name));
-    while (l < r->bits->n_layers && strcmp(r->bits->layer[l].name, name) != 0) l++;
-    if (l == r->bits->n_layers) return other_network(r, "this one has no layer", name);
+    uint32_t l;
+    MPQC_TRY(read_known(r, &name, &l));
     if (!accept(r, "params")) return malformed(r, "'params'");
     MPQC_TRY(read_count(r, &params));
     if (!accept(r, "macs")) return malformed(r, "'macs'");
@@ -220,6 +244,41 @@ static mpqc_status read_layer(struct reader *r)
     return end_line(r);
 }
 
+static mpqc_status read_figure(struct reader *r)
+{
+    const char *name = NULL;
+    uint32_t l;
+    MPQC_TRY(read_known(r, &name, &l));
+    for (uint32_t i = 0; i < r->bits->n_figures; i++) {
+        char *end;
+        skip_blanks(r);
+        double x = strtod(r->at, &end);
+        bool none = *r->at == '-' && r->at[1] <= ' ';
+        if (!none && (end == r->at || *r->at < ' ' || !isfinite(x)))
+            return malformed(r, "a number, or -, for every figure");
+        if (!none) r->bits->figure[i].value[l] = x;
+        r->at = none ? r->at + 1 : end;
+    }
+    return end_line(r);
+}
+
+static mpqc_status read_figures(struct reader *r)
+{
+    for (skip_blanks(r); *r->at > ' '; skip_blanks(r)) {
+        size_t n = strcspn(r->at, " \r\n");
+        char name[64];
+        if (n >= sizeof name || r->bits->n_figures == MPQC_MAX_FIGURES)
+            return malformed(r, "a list of figures");
+        memcpy(name, r->at, n);
+        name[n] = '\0';
+        if (!mpqc_bits_figure(r->bits, r->arena, name)) return MPQC_OOM(r->cx);
+        r->at += n;
+    }
+    MPQC_TRY(end_line(r));
+    while (accept(r, "figure")) MPQC_TRY(read_figure(r));
+    return MPQC_OK;
+}
+
 static mpqc_status read_all(struct reader *r, const char **metric)
 {
     if (!accept(r, "mpqc-sensitivity 1")) return malformed(r, "'mpqc-sensitivity 1'");
@@ -229,6 +288,8 @@ static mpqc_status read_all(struct reader *r, const char **metric)
     MPQC_TRY(end_line(r));
     MPQC_TRY(read_choices(r));
     while (accept(r, "layer")) MPQC_TRY(read_layer(r));
+    r->bits->n_figures = 0;
+    if (accept(r, "figures")) MPQC_TRY(read_figures(r));
     if (!accept(r, "end")) return malformed(r, "'end'");
     for (uint32_t l = 0; l < r->bits->n_layers; l++)
         if (!r->seen[l]) return other_network(r, "there is no layer", r->bits->layer[l].name);

@@ -7,9 +7,13 @@
  *   metric "hessian-trace"
  *   choices w8a8 w6a8 w4a8
  *   layer "/conv1/Conv" params 432 macs 442368 : 0.00012 0.0019 0.031
+ *   figures trace trace_error
+ *   figure "/conv1/Conv" 0.0517 0.0032
  *   end
  *
- * Names are escaped as in C (\" \\ \xHH).  Numbers read back exactly.
+ * `layer` has the expected loss of every choice; `figures`, which may be missing, is what
+ * the metric measured (struct mpqc_bits_figure), with - for none.  Names are escaped as
+ * in C (\" \\ \xHH).  Numbers read back exactly.
  */
 #ifndef MPQC_PASSES_BITS_TEXT_H
 #define MPQC_PASSES_BITS_TEXT_H
@@ -25,7 +29,7 @@ void mpqc_bits_write_choices(const struct mpqc_bits *b, const uint32_t *chosen,
                              struct mpqc_buf *to);
 
 void mpqc_bits_write_omega(const struct mpqc_bits *b, const char *metric, struct mpqc_buf *to);
-/* Fills b->omega (allocated in `arena`) and *metric.  Layers are found by name and must
+/* Fills b->omega (allocated in `arena`), the figures, and *metric.  Layers are found by name and must
  * agree in parameters and MACs, else the file is of another network.  Choices that the
  * file does not have are forbidden: b->allowed (must be there) becomes false. */
 mpqc_status mpqc_bits_read_omega(struct mpqc_cx *cx, struct mpqc_bits *b, struct mpqc_arena *arena,

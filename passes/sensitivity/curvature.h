@@ -66,9 +66,14 @@ enum mpqc_curve_method {
  * loss compares with the network's own answer, or when the logits are piecewise linear in
  * every layer's weights and input (ReLUs, sums, pools; no products of activations). */
 bool mpqc_curve_gauss_newton(const struct mpqc_curvature *c);
-/* Mean trace (over the elements) and its standard error (over the samples), by variable. */
+/* Mean over the elements of a variable's block, and two standard errors of that: over the
+ * samples, as of a draw from all there might be (never below the other), and over the
+ * random probes, as of the trace for these very samples (0: it is exact). */
+struct mpqc_curve_trace {
+    double mean, error, probe_error;
+};
 mpqc_status mpqc_curve_traces(struct mpqc_curvature *c, const struct mpqc_curve_set *set,
-                              enum mpqc_curve_method method, double *mean, double *error)
+                              enum mpqc_curve_method method, struct mpqc_curve_trace *by_variable)
     MPQC_MUST_CHECK;
 
 /* Largest eigenvalue of one variable's block: of the mean Hessian by weights; the mean over

@@ -303,10 +303,16 @@ static mpqc_status run(struct mpqc_curvature *c)
     MPQC_TRY(run_set(c, &c->weights, w, we));
     MPQC_TRY(run_set(c, &c->inputs, x, xe));
     MPQC_TRY(mpqc_curve_omega(c, w, x));
+    double *top = mpqc_bits_figure(s->bits, &s->p->keep, "eigenvalue");
+    double *change = mpqc_bits_figure(s->bits, &s->p->keep, "eigenvalue_change"); /* last step's */
+    double *of_input = mpqc_bits_figure(s->bits, &s->p->keep, "input_eigenvalue");
+    if (!top || !change || !of_input) return MPQC_OOM(s->p->cx);
     for (uint32_t l = 0; l < n; l++) {
         uint32_t i = c->weights.var_of[l];
-        s->value[l] = i == MPQC_NONE ? x[c->inputs.var_of[l]] : w[i];
-        s->error[l] = i == MPQC_NONE ? NAN : we[i]; /* the last step's change */
+        of_input[l] = x[c->inputs.var_of[l]];
+        if (i == MPQC_NONE) continue;
+        top[l] = w[i];
+        change[l] = we[i];
     }
     return MPQC_OK;
 }

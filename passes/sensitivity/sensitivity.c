@@ -44,10 +44,7 @@ mpqc_status mpqc_sensitivity_run(struct mpqc_sens_cx *s, const struct mpqc_metri
                          "-sensitivity=%s needs samples; give -calib=PATH, or "
                          "-sensitivity=weight-mse", m->name);
     s->bits->omega = MPQC_NEW_ARRAY(keep, double, n * mpqc_n_choices);
-    s->value = MPQC_NEW_ARRAY(keep, double, n);
-    s->error = MPQC_NEW_ARRAY(keep, double, n);
     if (keep->failed) return MPQC_OOM(s->p->cx);
-    for (size_t l = 0; l < n; l++) s->value[l] = s->error[l] = NAN;
     MPQC_TRY(m->run(s));
     return check(s, m);
 }

@@ -16,12 +16,11 @@
 struct mpqc_sens_cx {
     struct mpqc_pass_cx *p;      /* cx, options, engine, profile; data may be NULL */
     const struct mpqc_graph *g;  /* simplified float graph, of which the profile is */
-    struct mpqc_bits *bits;      /* omega is allocated (zeros); the metric fills it */
+    /* omega is allocated (zeros), the metric fills it; and figures for the report with
+     * mpqc_bits_figure, in p->keep */
+    struct mpqc_bits *bits;
     const int64_t *labels;       /* class of every sample of p->data, or NULL */
     uint64_t samples;            /* use at most so many of p->data; 0: the metric's default */
-    /* For the report, by layer, allocated as NaN: what was measured (a mean trace, an
-     * eigenvalue) and its standard error. */
-    double *value, *error;
 };
 typedef mpqc_status (*mpqc_sens_fn)(struct mpqc_sens_cx *);
 
@@ -40,8 +39,7 @@ const struct mpqc_metric *mpqc_metric_find(const char *name); /* NULL: unknown *
 #include "passes/sensitivity/metrics.def"
 #undef METRIC
 
-/* Allocates omega, value and error in p->keep, runs the metric, and checks what it
- * promised. */
+/* Allocates omega in p->keep, runs the metric, and checks what it promised. */
 mpqc_status mpqc_sensitivity_run(struct mpqc_sens_cx *s, const struct mpqc_metric *m)
     MPQC_MUST_CHECK;
 

@@ -36,10 +36,12 @@ static mpqc_status prepare(struct mpqc_sens_cx *s, const uint32_t *prefix, struc
 }
 
 /* The report shows the SQNR of the most precise choice. */
-static void fill_values(struct mpqc_sens_cx *s, const struct mpqc_perturb *p)
+static mpqc_status fill_figure(struct mpqc_sens_cx *s, const struct mpqc_perturb *p)
 {
-    for (uint32_t l = 0; l < s->bits->n_layers; l++)
-        s->value[l] = decibel(p->signal, p->distance[(size_t)l * mpqc_n_choices]);
+    double *db = mpqc_bits_figure(s->bits, &s->p->keep, "sqnr_db");
+    for (uint32_t l = 0; db && l < s->bits->n_layers; l++)
+        db[l] = decibel(p->signal, p->distance[(size_t)l * mpqc_n_choices]);
+    return db ? MPQC_OK : MPQC_OOM(s->p->cx);
 }
 
 mpqc_status mpqc_sens_sqnr(struct mpqc_sens_cx *s)
@@ -49,8 +51,7 @@ mpqc_status mpqc_sens_sqnr(struct mpqc_sens_cx *s)
     MPQC_TRY(mpqc_perturb_run(&p));
     for (size_t i = 0; i < (size_t)s->bits->n_layers * mpqc_n_choices; i++)
         s->bits->omega[i] = p.distance[i] / fmax(p.signal, 1e-300);
-    fill_values(s, &p);
-    return MPQC_OK;
+    return fill_figure(s, &p);
 }
 
 mpqc_status mpqc_sens_sqnr_accumulated(struct mpqc_sens_cx *s)
@@ -65,6 +66,5 @@ mpqc_status mpqc_sens_sqnr_accumulated(struct mpqc_sens_cx *s)
         double before = l == 0 ? 0 : p.distance[(l - 1) * mpqc_n_choices];
         s->bits->omega[i] = fmax(p.distance[i] - before, 0) / fmax(p.signal, 1e-300);
     }
-    fill_values(s, &p);
-    return MPQC_OK;
+    return fill_figure(s, &p);
 }

@@ -301,8 +301,17 @@ static void say(const struct probe *q, uint64_t rounds)
                   ? "" : "; some standard errors are still over a tenth of their traces");
 }
 
+/* Of the mean over the elements; exact traces do not vary over the rounds. */
+static struct mpqc_curve_trace trace_of(const struct probe *q, uint32_t i, uint64_t rounds)
+{
+    double n = (double)q->set->count[i];
+    double probes = q->method == MPQC_CURVE_LABELS ? 0 : standard_error(q, i, rounds);
+    return (struct mpqc_curve_trace){.mean = q->mean[i] / n, .probe_error = probes / n,
+                                     .error = fmax(sample_error(q, i, rounds), probes) / n};
+}
+
 mpqc_status mpqc_curve_traces(struct mpqc_curvature *c, const struct mpqc_curve_set *set,
-                              enum mpqc_curve_method method, double *mean, double *error)
+                              enum mpqc_curve_method method, struct mpqc_curve_trace *by_variable)
 {
     struct probe q = {.c = c, .set = set, .method = method};
     uint64_t rounds = 0;
@@ -313,32 +322,56 @@ mpqc_status mpqc_curve_traces(struct mpqc_curvature *c, const struct mpqc_curve_
     mpqc_status status = estimate(c, &q, &rounds);
     mpqc_graph_release(&q.g);
     if (status != MPQC_OK) return status;
-    for (uint32_t i = 0; i < set->n; i++) {
-        mean[i] = q.mean[i] / (double)set->count[i];
-        double probes = q.method == MPQC_CURVE_PRODUCTS ? standard_error(&q, i, rounds) : 0;
-        error[i] = fmax(sample_error(&q, i, rounds), probes) / (double)set->count[i];
-    }
+    for (uint32_t i = 0; i < set->n; i++) by_variable[i] = trace_of(&q, i, rounds);
     say(&q, rounds);
     return MPQC_OK;
 }
 
 /* ---- a metric ---- */
 
-static mpqc_status run(struct mpqc_curvature *c, enum mpqc_curve_method method)
+/* Figures of a set: traces of whole blocks and their means over the elements. */
+static mpqc_status report(struct mpqc_curvature *c, const struct mpqc_curve_set *set,
+                          const struct mpqc_curve_trace *t)
 {
+    static const char *const names[2][5] = {
+        {"trace", "trace_error", "trace_probe_error", "mean_trace", "mean_trace_error"},
+        {"input_trace", "input_trace_error", "input_trace_probe_error", "mean_input_trace",
+         "mean_input_trace_error"}};
     struct mpqc_sens_cx *s = c->s;
-    size_t n = s->bits->n_layers;
-    double *w = MPQC_NEW_ARRAY(&c->arena, double, 4 * n), *x = w + n, *we = x + n, *xe = we + n;
-    if (!w) return MPQC_OOM(s->p->cx);
-    MPQC_TRY(mpqc_curve_traces(c, &c->weights, method, w, we));
-    MPQC_TRY(mpqc_curve_traces(c, &c->inputs, method, x, xe));
-    MPQC_TRY(mpqc_curve_omega(c, w, x));
-    for (uint32_t l = 0; l < n; l++) {
-        uint32_t i = c->weights.var_of[l], k = c->inputs.var_of[l];
-        s->value[l] = i == MPQC_NONE ? x[k] : w[i];
-        s->error[l] = i == MPQC_NONE ? xe[k] : we[i];
+    double *column[5];
+    for (uint32_t k = 0; k < 5; k++) {
+        column[k] = mpqc_bits_figure(s->bits, &s->p->keep, names[set == &c->inputs][k]);
+        if (!column[k]) return MPQC_OOM(s->p->cx);
+    }
+    for (uint32_t l = 0; l < s->bits->n_layers; l++) {
+        uint32_t i = set->var_of[l];
+        if (i == MPQC_NONE) continue;
+        double n = (double)set->count[i];
+        column[0][l] = t[i].mean * n;
+        column[1][l] = t[i].error * n;
+        column[2][l] = t[i].probe_error * n;
+        column[3][l] = t[i].mean;
+        column[4][l] = t[i].error;
     }
     return MPQC_OK;
+}
+
+static mpqc_status run(struct mpqc_curvature *c, enum mpqc_curve_method method)
+{
+    size_t n = c->s->bits->n_layers;
+    struct mpqc_curve_trace *of_w = MPQC_NEW_ARRAY(&c->arena, struct mpqc_curve_trace, n);
+    struct mpqc_curve_trace *of_x = MPQC_NEW_ARRAY(&c->arena, struct mpqc_curve_trace, n);
+    double *w = MPQC_NEW_ARRAY(&c->arena, double, n), *x = MPQC_NEW_ARRAY(&c->arena, double, n);
+    if (c->arena.failed) return MPQC_OOM(c->s->p->cx);
+    MPQC_TRY(mpqc_curve_traces(c, &c->weights, method, of_w));
+    MPQC_TRY(mpqc_curve_traces(c, &c->inputs, method, of_x));
+    for (size_t i = 0; i < n; i++) {
+        w[i] = of_w[i].mean;
+        x[i] = of_x[i].mean;
+    }
+    MPQC_TRY(mpqc_curve_omega(c, w, x));
+    MPQC_TRY(report(c, &c->weights, of_w));
+    return report(c, &c->inputs, of_x);
 }
 
 mpqc_status mpqc_curve_metric(struct mpqc_sens_cx *s, enum mpqc_curve_method method)

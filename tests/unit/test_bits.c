@@ -295,12 +295,19 @@ static void sensitivities_come_back_exactly(void **state)
     sensitivity(&f);
     f.b.layer[B1].name = "odd \"name\" \\ \n";
     const double *before = f.b.omega;
+    double *figure = mpqc_bits_figure(&f.b, &f.r.p.keep, "trace");
+    assert_non_null(figure);
+    for (uint32_t l = 1; l < LAYERS; l++) figure[l] = 0.1 * l; /* the first has none */
     mpqc_buf_init(&text);
     mpqc_bits_write_omega(&f.b, "weight-mse", &text);
     assert_int_equal(mpqc_bits_read_omega(&f.r.cx, &f.b, &f.r.p.keep, text.data, "s", &metric),
                      MPQC_OK);
     assert_string_equal(metric, "weight-mse");
     assert_ptr_not_equal(f.b.omega, before);
+    assert_int_equal(f.b.n_figures, 1);
+    assert_ptr_not_equal(f.b.figure[0].value, figure);
+    assert_true(isnan(f.b.figure[0].value[0]));
+    assert_memory_equal(f.b.figure[0].value + 1, figure + 1, (LAYERS - 1) * sizeof *figure);
     assert_memory_equal(f.b.omega, before, (size_t)LAYERS * mpqc_n_choices * sizeof *before);
     for (size_t i = 0; i < (size_t)LAYERS * mpqc_n_choices; i++) assert_true(f.b.allowed[i]);
     /* every truncation is refused, and none is read beyond its end */

@@ -101,7 +101,8 @@ static void linear_regression(void **state)
 {
     struct fixture f;
     struct mpqc_curvature c;
-    double mean, error, power = 0, x2 = 0, top, change;
+    double power = 0, x2 = 0, top, change;
+    struct mpqc_curve_trace t;
     (void)state;
     start(&f, regression, 32);
     for (int i = 0; i < 16; i++) power += (double)weights(&f)[i] * weights(&f)[i];
@@ -112,17 +113,26 @@ static void linear_regression(void **state)
     }
     assert_int_equal(mpqc_curvature_open(&f.s, 1, &c), MPQC_OK);
     assert_int_equal(c.loss.kind, MPQC_LOSS_SQUARED_ERROR);
-    assert_int_equal(mpqc_curve_traces(&c, &c.weights, MPQC_CURVE_BEST, &mean, &error), MPQC_OK);
-    assert_near(mean, 4 * x2 / 16, 1e-5);
-    assert_int_equal(mpqc_curve_traces(&c, &c.inputs, MPQC_CURVE_BEST, &mean, &error), MPQC_OK);
-    assert_near(mean, power / 4, 1e-5);
-    assert_true(error <= 1e-5 * mean); /* every sample has the same */
-    assert_int_equal(mpqc_curve_traces(&c, &c.inputs, MPQC_CURVE_PRODUCTS, &mean, &error), MPQC_OK);
-    assert_true(error < 0.3 * mean && fabs(mean - power / 4) < 3.5 * error);
+    assert_int_equal(mpqc_curve_traces(&c, &c.weights, MPQC_CURVE_BEST, &t), MPQC_OK);
+    assert_near(t.mean, 4 * x2 / 16, 1e-5);
+    assert_int_equal(mpqc_curve_traces(&c, &c.inputs, MPQC_CURVE_BEST, &t), MPQC_OK);
+    assert_near(t.mean, power / 4, 1e-5);
+    assert_true(t.error <= 1e-5 * t.mean); /* every sample has the same */
+    assert_true(t.probe_error <= 1e-9 * t.mean);
+    assert_int_equal(mpqc_curve_traces(&c, &c.inputs, MPQC_CURVE_PRODUCTS, &t), MPQC_OK);
+    assert_true(t.error < 0.3 * t.mean && fabs(t.mean - power / 4) < 3.5 * t.error);
     assert_int_equal(mpqc_curve_top(&c, &c.weights, 0, &top, &change), MPQC_OK);
     assert_near(top, top_of_inputs(&f, 32), 1e-3);
     mpqc_curvature_close(&c);
     stop(&f);
+}
+
+static double mean_trace(struct fixture *f)
+{
+    const double *mean = mpqc_bits_figure(f->s.bits, &f->r.p.keep, "mean_trace");
+    const double *whole = mpqc_bits_figure(f->s.bits, &f->r.p.keep, "trace");
+    assert_near(whole[0], mean[0] * (double)f->s.bits->layer[0].params, 1e-9);
+    return mean[0];
 }
 
 /* p = softmax(x W): H_W = mean (diag p - p p') (x) x x', whatever the labels. */
@@ -152,13 +162,13 @@ static void softmax_regression(void **state)
     (void)state;
     start(&f, classifier, 32);
     run_metric(&f, "hessian-trace");
-    assert_near(f.s.value[0], classifier_trace(&f, 32, NULL), 1e-4);
+    assert_near(mean_trace(&f), classifier_trace(&f, 32, NULL), 1e-4);
     for (int i = 0; i < 64; i++) f.labels[i] = i % 3;
     f.s.labels = f.labels;
     run_metric(&f, "hessian-trace"); /* the logits are linear: labels do not matter */
-    assert_near(f.s.value[0], classifier_trace(&f, 32, NULL), 1e-4);
+    assert_near(mean_trace(&f), classifier_trace(&f, 32, NULL), 1e-4);
     run_metric(&f, "fisher"); /* but to the squared gradient they do */
-    assert_near(f.s.value[0], classifier_trace(&f, 32, f.labels), 1e-4);
+    assert_near(mean_trace(&f), classifier_trace(&f, 32, f.labels), 1e-4);
     stop(&f);
 }
 
@@ -167,20 +177,21 @@ static void omega_is_curvature_times_error(void **state)
 {
     struct fixture f;
     struct mpqc_curvature c;
-    double w, x, error, power, ignored;
+    double error, power;
+    struct mpqc_curve_trace w, x;
     (void)state;
     start(&f, classifier, 32);
     run_metric(&f, "hessian-trace");
     assert_int_equal(mpqc_curvature_open(&f.s, 1, &c), MPQC_OK);
-    assert_int_equal(mpqc_curve_traces(&c, &c.weights, MPQC_CURVE_BEST, &w, &ignored), MPQC_OK);
-    assert_int_equal(mpqc_curve_traces(&c, &c.inputs, MPQC_CURVE_BEST, &x, &ignored), MPQC_OK);
+    assert_int_equal(mpqc_curve_traces(&c, &c.weights, MPQC_CURVE_BEST, &w), MPQC_OK);
+    assert_int_equal(mpqc_curve_traces(&c, &c.inputs, MPQC_CURVE_BEST, &x), MPQC_OK);
     for (uint32_t k = 0; k < mpqc_n_choices; k++) {
         mpqc_sens_activation_error(&f.r.p, &f.r.g, f.b.layer[0].input,
                                    mpqc_choices[k].activation_bits, &error, &power);
         double dw;
         assert_int_equal(mpqc_sens_weight_error(&f.r.p, &f.r.g, &f.b.layer[0],
                                                 mpqc_choices[k].weight_bits, &dw), MPQC_OK);
-        assert_near(f.b.omega[k], (w * dw + x * 4 * error) / 2, 1e-6);
+        assert_near(f.b.omega[k], (w.mean * dw + x.mean * 4 * error) / 2, 1e-6);
     }
     mpqc_curvature_close(&c);
     stop(&f);
@@ -484,24 +495,25 @@ static void compare_traces(const char *network, enum mpqc_curve_method method, d
 {
     struct bundled b;
     struct mpqc_curvature c;
-    double mean[64], error[64], ours = 0, theirs = 0;
+    double ours = 0, theirs = 0;
+    struct mpqc_curve_trace trace[64];
     open_bundled(&b, network);
     assert_int_equal(mpqc_curvature_open(&b.f.s, 1, &c), MPQC_OK);
     assert_int_equal(c.samples, TORCH_SAMPLES);
     c.most_rounds = 16;
-    assert_int_equal(mpqc_curve_traces(&c, &c.weights, method, mean, error), MPQC_OK);
+    assert_int_equal(mpqc_curve_traces(&c, &c.weights, method, trace), MPQC_OK);
     for (size_t i = 0; i < MPQC_LEN(torch_traces); i++) {
         const struct row *t = &torch_traces[i];
         if (strcmp(t->network, network) != 0) continue;
         uint32_t v = c.weights.var_of[layer_called(&b.f, t->node)];
-        double n = (double)c.weights.count[v], d = mean[v] * n - t->value;
-        /* exact ones have the samples' scatter as error: not that of this comparison */
-        double e = method == MPQC_CURVE_PRODUCTS ? hypot(error[v] * n, t->error) : t->error;
+        double n = (double)c.weights.count[v], d = trace[v].mean * n - t->value;
+        /* PyTorch has the same samples */
+        double e = hypot(trace[v].probe_error * n, t->error);
         if (fabs(d) > sigmas * e)
-            fprintf(stderr, "%s %s: %g, PyTorch %g +- %g\n", network, t->node, mean[v] * n,
+            fprintf(stderr, "%s %s: %g, PyTorch %g +- %g\n", network, t->node, trace[v].mean * n,
                     t->value, t->error);
         assert_true(fabs(d) <= sigmas * e);
-        ours += mean[v] * n;
+        ours += trace[v].mean * n;
         theirs += t->value;
     }
     if (method != MPQC_CURVE_PRODUCTS) assert_near(ours, theirs, 0.05);
