@@ -36,6 +36,8 @@ const char *mpqc_target_doc(unsigned i);
  * "native" detects what this machine has. */
 mpqc_status mpqc_target_find(struct mpqc_cx *cx, const char *target, const char *mcpu,
                              struct mpqc_target *out) MPQC_MUST_CHECK;
+/* Multiplications of u8 by i8 a cycle that inner loops reach, by the tile model. */
+double mpqc_target_rate(const struct mpqc_target *);
 
 enum mpqc_emit {
     MPQC_EMIT_SO,

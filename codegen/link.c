@@ -130,12 +130,6 @@ static int run_program(const char *program, char *const argv[], struct mpqc_buf 
     return status;
 }
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 /* spawn wants mutable strings. */
 static char *mutable_text(const char *s)
 {
@@ -158,9 +152,10 @@ static mpqc_status run_lld(struct mpqc_cx *cx, const char *path, const char *obj
                            const char *to)
 {
     const char *args[] = {
-        "ld.lld", "-shared", "-soname", base_name(path), "--build-id=none", "--hash-style=both",
-        "-z", "relro", "-z", "now", "-z", "noexecstack", "-z", "defs", "--threads=1",
-        "--no-dynamic-linker", "-o", to, object,
+        /* no -soname: libraries are opened by path, and the same plan gives the same bytes
+           under any name */
+        "ld.lld", "-shared", "--build-id=none", "--hash-style=both", "-z", "relro", "-z", "now",
+        "-z", "noexecstack", "-z", "defs", "--threads=1", "--no-dynamic-linker", "-o", to, object,
     };
     char *argv[MPQC_LEN(args) + 1] = {NULL};
     const char *program[] = {MPQC_LLD, "ld.lld-19", "ld.lld"};
