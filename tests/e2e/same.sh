@@ -14,8 +14,7 @@ failed=0
 
 rm -rf "$work"
 
-# compile WHERE NETWORK FLAG...: the output is always called model.so, because its
-# name is in it.
+# compile WHERE NETWORK FLAG...
 compile() {
     where=$work/$1
     network=$source/tutorials/networks/fashion_$2.onnx
