@@ -26,6 +26,7 @@ static void add_key(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
     mpqc_buf_printf(key, " t%lldx%lldx%u%s", (long long)t->mh, (long long)t->mw, t->panels.full.n,
                     t->overlap ? "o" : "");
     mpqc_buf_puts(key, t->rolled ? "r" : "");
+    if (t->form) mpqc_buf_printf(key, " %s", t->form->name);
     if (l->bits < 8) mpqc_buf_printf(key, " w%u", l->bits);
     if (t->amx)
         mpqc_buf_printf(key, " amx%lldx%lldx%lld,%u", (long long)t->amx_rows,
@@ -83,12 +84,11 @@ static mpqc_status emit_gemm(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     size_t bytes;
     struct mpqc_linear padded = *l;
     mpqc_tile_choose(e, l, &t);
-    if (t.amx) {
-        padded.k4 = t.amx_chunks * t.amx_bytes / 4;
-        l = &padded;
-    }
+    padded.k4 = t.amx ? t.amx_chunks * t.amx_bytes / 4 : mpqc_form_steps(t.form, l->k4);
+    padded.exact = l->exact && 4 * padded.k4 > l->run;
+    l = &padded;
     int8_t *w = t.amx ? mpqc_amx_pack(e, l, &t, &bytes)
-                      : mpqc_pack_weights(e, l, &t.panels, &bytes);
+                      : mpqc_pack_weights(e, l, &t.panels, t.form, &bytes);
     int32_t *bias = mpqc_linear_bias(e, l);
     struct mpqc_column_use *use = MPQC_NEW_ARRAY(&e->scratch, struct mpqc_column_use,
                                                  (size_t)t.panels.n_full + MPQC_MAX_REST);

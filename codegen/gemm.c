@@ -32,10 +32,32 @@ static LLVMValueRef constant(struct gemm *q, int64_t v)
 
 /* ---- one tile ------------------------------------------------------------------- */
 
+/* Accumulators of a column vector, and positions that have them in common. */
+static unsigned acc_per_column(const struct gemm *q)
+{
+    return q->t->form ? q->t->form->acc : q->e->target->isa->acc_per_column;
+}
+
+static unsigned paired(const struct gemm *q)
+{
+    return q->t->form ? q->t->form->pair : 1;
+}
+
+static bool from_bias(const struct gemm *q)
+{
+    return q->t->form ? q->t->form->from_bias : acc_per_column(q) == 1;
+}
+
+/* How many there are in a set. */
+static int64_t all_accumulators(const struct gemm *q)
+{
+    return (q->mh * q->mw + paired(q) - 1) / paired(q) * q->c->n * acc_per_column(q);
+}
+
 static LLVMValueRef *acc_var(struct gemm *q, unsigned set, int64_t m, unsigned v)
 {
-    unsigned apc = q->e->target->isa->acc_per_column;
-    int64_t i = ((set * q->mh * q->mw + m) * q->c->n + v) * apc;
+    unsigned apc = acc_per_column(q);
+    int64_t i = set * all_accumulators(q) + (m / paired(q) * q->c->n + v) * apc;
     MPQC_ASSERT(i + apc <= (int64_t)MPQC_LEN(q->var));
     return &q->var[i];
 }
@@ -45,17 +67,18 @@ static LLVMValueRef *acc_var(struct gemm *q, unsigned set, int64_t m, unsigned v
 static void begin_accumulators(struct gemm *q)
 {
     struct mpqc_emit_cx *e = q->e;
-    unsigned apc = e->target->isa->acc_per_column;
+    unsigned apc = acc_per_column(q);
     LLVMValueRef bias[MPQC_MAX_COLUMNS];
-    if (apc == 1) mpqc_epilogue_bias(e, q->ep, q->c, q->channel, bias);
+    if (from_bias(q)) mpqc_epilogue_bias(e, q->ep, q->c, q->channel, bias);
     for (unsigned set = 0; set < q->t->split; set++)
-        for (int64_t m = 0; m < q->mh * q->mw; m++)
+        for (int64_t m = 0; m < q->mh * q->mw; m += paired(q))
             for (unsigned v = 0; v < q->c->n; v++)
                 for (unsigned a = 0; a < apc; a++) {
                     LLVMTypeRef type = LLVMVectorType(e->i32, q->c->lanes[v]);
                     LLVMValueRef *var = acc_var(q, set, m, v) + a;
                     *var = mpqc_b_var(e, type, "acc");
-                    LLVMBuildStore(e->b, set == 0 && apc == 1 ? bias[v] : LLVMConstNull(type),
+                    LLVMBuildStore(e->b,
+                                   set == 0 && from_bias(q) ? bias[v] : LLVMConstNull(type),
                                    *var);
                 }
 }
@@ -66,6 +89,20 @@ struct place {
     int64_t at;
     unsigned i, n;
 };
+
+static int64_t step_bytes(const struct gemm *q)
+{
+    return 4 * mpqc_columns_lanes(q->c);
+}
+
+/* Step k of `all` that start with a bundle at w. */
+static struct place place_of(const struct gemm *q, LLVMValueRef w, int64_t k, int64_t all)
+{
+    int64_t bundle = mpqc_packing_of(q->l->bits).steps, first = k / bundle * bundle;
+    int64_t n = all - first < bundle ? all - first : bundle;
+    return (struct place){w, mpqc_packed_rows(q->l->bits, first) * step_bytes(q),
+                          (unsigned)(k - first), (unsigned)n};
+}
 
 /* One plane's part of the codes of a step, where it belongs in the byte. */
 static LLVMValueRef unpack_plane(struct gemm *q, LLVMValueRef row, unsigned bits, unsigned step_of,
@@ -131,25 +168,46 @@ static void step(struct gemm *q, LLVMValueRef x, int64_t x_at, struct place from
     }
 }
 
-static int64_t step_bytes(const struct gemm *q)
+/* n groups of four of every position from x_at on, in the tile's form; `bytes` of them
+ * exist.  Weights: steps [k, k + n) of `all` at w. */
+static void block(struct gemm *q, LLVMValueRef x, int64_t x_at, LLVMValueRef w, int64_t k,
+                  unsigned n, int64_t all, unsigned bytes)
 {
-    return 4 * mpqc_columns_lanes(q->c);
+    struct mpqc_emit_cx *e = q->e;
+    const struct mpqc_form *f = q->t->form;
+    struct mpqc_form_step s = {.m = (unsigned)(q->mh * q->mw), .n = q->c->n, .steps = n};
+    LLVMValueRef acc[MPQC_LEN(q->var)];
+    s.wide = n < f->wide ? n : f->wide;
+    s.acc = acc;
+    for (unsigned m = 0; m < s.m; m++) {
+        int64_t at = m / q->mw * q->l->x_row + m % q->mw * q->l->x_col;
+        s.x[m] = mpqc_b_load_bytes(e, mpqc_b_gep_const(e, x, x_at + at), bytes, 4 * n, true);
+    }
+    f->prepare(e, &s);
+    for (; s.step < n; s.step++) {
+        LLVMValueRef *var = acc_var(q, s.step % q->t->split, 0, 0);
+        struct place from = place_of(q, w, k + s.step, all);
+        for (unsigned v = 0; v < s.n; v++) s.w[v] = load_weights(q, from, v, 4 * v);
+        for (int64_t i = 0; i < all_accumulators(q); i++)
+            acc[i] = LLVMBuildLoad2(e->b, LLVMVectorType(e->i32, 4), var[i], "");
+        f->multiply(e, &s);
+        for (int64_t i = 0; i < all_accumulators(q); i++) LLVMBuildStore(e->b, acc[i], var[i]);
+    }
 }
 
 /* Are n steps worth straight-line code? */
 static bool short_enough(const struct gemm *q, int64_t n)
 {
-    return n * mpqc_step_code(q->e->target->isa, q->l->bits, q->mh * q->mw, q->c->n) <=
-           MPQC_UNROLL_BYTES;
+    return mpqc_steps_code(q->e->target->isa, q->t->form, q->l->bits, n, q->mh * q->mw,
+                           q->c->n) <= MPQC_UNROLL_BYTES;
 }
 
-/* Step k of `all` that start with a bundle at w. */
-static struct place place_of(const struct gemm *q, LLVMValueRef w, int64_t k, int64_t all)
+/* The largest block for `left` groups. */
+static unsigned block_steps(const struct mpqc_form *f, int64_t left)
 {
-    int64_t bundle = mpqc_packing_of(q->l->bits).steps, first = k / bundle * bundle;
-    int64_t n = all - first < bundle ? all - first : bundle;
-    return (struct place){w, mpqc_packed_rows(q->l->bits, first) * step_bytes(q),
-                          (unsigned)(k - first), (unsigned)n};
+    unsigned n = f->steps;
+    while (n > left) n /= 2;
+    return n;
 }
 
 /* Steps [from, to) of a run that starts at x and w. */
@@ -157,7 +215,13 @@ static void steps(struct gemm *q, LLVMValueRef x, LLVMValueRef w, int64_t from, 
 {
     for (int64_t k = from; k < to; k++) {
         int64_t left = q->l->run - 4 * k;
-        unsigned bytes = q->l->exact && left < 4 ? (unsigned)left : 4;
+        unsigned n = q->t->form ? block_steps(q->t->form, to - k) : 1;
+        unsigned bytes = q->l->exact && left < 4 * n ? (unsigned)left : 4 * n;
+        if (q->t->form) {
+            block(q, x, 4 * k, w, k, n, q->l->k4, bytes);
+            k += n - 1;
+            continue;
+        }
         step(q, x, 4 * k, place_of(q, w, k, q->l->k4), (unsigned)(k % q->t->split), bytes);
     }
 }
@@ -166,7 +230,8 @@ static void run(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
 {
     struct mpqc_emit_cx *e = q->e;
     int64_t k4 = q->l->k4, whole = q->l->exact ? q->l->run / 4 : k4, n = q->t->unroll;
-    int64_t bundle = mpqc_packing_of(q->l->bits).steps;
+    int64_t bundle = mpqc_packing_of(q->l->bits).steps, taken = q->t->form ? q->t->form->steps : 1;
+    if (bundle < taken) bundle = taken;
     n = (n + bundle - 1) / bundle * bundle;
     if (short_enough(q, k4) || whole / n < 2) {
         steps(q, x, w, 0, k4);
@@ -177,8 +242,10 @@ static void run(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
     LLVMValueRef xk = mpqc_b_gep(e, x, mpqc_b_madd(e, loop.iv, 4 * n, constant(q, 0)));
     int64_t body_w = mpqc_packed_rows(q->l->bits, n) * step_bytes(q);
     LLVMValueRef wk = mpqc_b_gep(e, w, mpqc_b_madd(e, loop.iv, body_w, constant(q, 0)));
-    for (int64_t i = 0; i < n; i++)
-        step(q, xk, 4 * i, place_of(q, wk, i, n), (unsigned)(i % q->t->split), 4);
+    for (int64_t i = 0; i < n; i += taken) {
+        if (q->t->form) block(q, xk, 4 * i, wk, i, (unsigned)taken, n, 4 * (unsigned)taken);
+        else step(q, xk, 4 * i, place_of(q, wk, i, n), (unsigned)(i % q->t->split), 4);
+    }
     mpqc_b_loop_end(e, &loop);
     steps(q, x, w, whole / n * n, k4);
 }
@@ -227,15 +294,16 @@ static void take_accumulators(struct gemm *q, int64_t m, const LLVMValueRef *bia
     const struct mpqc_isa *isa = e->target->isa;
     for (unsigned v = 0; v < q->c->n; v++) {
         LLVMTypeRef type = LLVMVectorType(e->i32, q->c->lanes[v]);
-        LLVMValueRef acc[2];
-        for (unsigned a = 0; a < isa->acc_per_column; a++) {
+        LLVMValueRef acc[4];
+        for (unsigned a = 0; a < acc_per_column(q); a++) {
             acc[a] = LLVMBuildLoad2(e->b, type, acc_var(q, 0, m, v)[a], "");
             for (unsigned set = 1; set < q->t->split; set++)
                 acc[a] = LLVMBuildAdd(
                     e->b, acc[a], LLVMBuildLoad2(e->b, type, acc_var(q, set, m, v)[a], ""), "");
         }
-        sum[v] = isa->finish(e, acc);
-        if (isa->acc_per_column > 1) sum[v] = LLVMBuildAdd(e->b, sum[v], bias[v], "");
+        sum[v] = q->t->form ? q->t->form->finish(e, acc, (unsigned)(m % paired(q)))
+                            : isa->finish(e, acc);
+        if (!from_bias(q)) sum[v] = LLVMBuildAdd(e->b, sum[v], bias[v], "");
     }
 }
 
@@ -297,8 +365,7 @@ static void tile(struct gemm *q, int64_t mh, int64_t mw, LLVMValueRef x, LLVMVal
     begin_accumulators(q);
     outer_runs(q, x, q->panel_w);
     mpqc_epilogue_columns(e, q->ep, q->c, q->channel);
-    if (e->target->isa->acc_per_column > 1)
-        mpqc_epilogue_bias(e, q->ep, q->c, q->channel, bias);
+    if (!from_bias(q)) mpqc_epilogue_bias(e, q->ep, q->c, q->channel, bias);
     position = LLVMBuildNSWAdd(e->b, position, q->channel, "");
     residual = LLVMBuildNSWAdd(e->b, residual, q->channel, "");
     if (q->t->rolled && mh * mw > 1) {

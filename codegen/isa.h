@@ -14,6 +14,37 @@
 
 struct mpqc_emit_cx;
 
+/* A form of matrix products: another way to multiply, where more than one group of four
+ * along K is taken at once.  Some columns: vectors of four lanes, always.
+ *
+ * A block is up to `steps` groups.  Weights lie [area][lane][4 * wide], so an area holds
+ * `wide` groups of all lanes; it is read as `wide` steps of n vectors of 16 bytes, of
+ * which vector i of the area holds lanes from 4 i / wide on.  K is filled up to a multiple
+ * of `even` groups; a last area of fewer than `wide` groups is as wide as what is left.
+ * Accumulators: [ceil(m / pair)][n][acc]. */
+#define MPQC_FORM_POSITIONS 32
+struct mpqc_form_step {
+    unsigned m, n, steps; /* positions, column vectors, groups in the block */
+    unsigned step, wide;  /* which group; width of its area */
+    /* of `prepare`: one or two values for `pair` positions */
+    LLVMValueRef x[MPQC_FORM_POSITIONS];
+    LLVMValueRef w[16]; /* by vector, <16 x i8> */
+    LLVMValueRef *acc;
+};
+struct mpqc_form {
+    const char *name;
+    unsigned steps, wide, even, pair, acc;
+    /* For the choice of tiles: registers beside accumulators and m of x; tenths of a cycle
+     * and bytes of code of a block: per pair and vector, per position, per vector. */
+    unsigned registers, dot_cost, x_cost, w_cost, dot_code, x_code, w_code;
+    bool from_bias; /* accumulators start from the bias, else from zero */
+    /* x holds 4 * steps bytes of each position, and is replaced */
+    void (*prepare)(struct mpqc_emit_cx *, struct mpqc_form_step *);
+    void (*multiply)(struct mpqc_emit_cx *, const struct mpqc_form_step *);
+    /* acc accumulators -> <4 x i32>, the sums of position `which` of the pair */
+    LLVMValueRef (*finish)(struct mpqc_emit_cx *, LLVMValueRef *acc, unsigned which);
+};
+
 /* The dot-product step.  Activations are u8, weights s8, both in groups of four along
  * K; one accumulator lane takes four products per step.  Every function works on
  * vectors of any width that the target has from 4 lanes to `lanes` (tails use narrow
@@ -35,6 +66,7 @@ struct mpqc_isa {
     /* For the choice of tiles, in tenths of a cycle: one dot, one prepared activation
      * (its load included), one prepared weight vector. */
     unsigned dot_cost, x_cost, w_cost;
+    const struct mpqc_form *forms[3]; /* that matrix products may take instead, then NULL */
     bool tiles; /* AMX: gemm_amx.c may take a layer over */
     void (*prepare_x)(struct mpqc_emit_cx *, LLVMValueRef x, LLVMValueRef out[4]);
     void (*prepare_w)(struct mpqc_emit_cx *, LLVMValueRef w, LLVMValueRef out[4]);

@@ -13,4 +13,13 @@ LLVMValueRef mpqc_isa_arm_pack16(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValu
 LLVMValueRef mpqc_isa_arm_pack8(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
 LLVMValueRef mpqc_isa_arm_lookup(struct mpqc_emit_cx *, LLVMValueRef table, LLVMValueRef index);
 
+/* The form of dot products by a lane of four activations.  dot: acc + x . w by lanes;
+ * prepare: for instance - 128. */
+typedef LLVMValueRef (*mpqc_arm_dot)(struct mpqc_emit_cx *, LLVMValueRef acc, LLVMValueRef x,
+                                     LLVMValueRef w);
+void mpqc_isa_arm_lanes(struct mpqc_emit_cx *, const struct mpqc_form_step *, mpqc_arm_dot);
+/* x - 128 of all positions. */
+void mpqc_isa_arm_signed(struct mpqc_emit_cx *, struct mpqc_form_step *);
+LLVMValueRef mpqc_isa_arm_finish_lanes(struct mpqc_emit_cx *, LLVMValueRef *acc, unsigned which);
+
 #endif

@@ -184,6 +184,6 @@ mpqc_status mpqc_linear_read(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     l->k4 = (l->run + 3) / 4;
     l->bits = storage_bits(l, mpqc_dtypes[mpqc_value_at(e->graph, n->in[1])->type.dtype].bits);
     l->once = mpqc_kernel_in_place(e, k);
-    l->exact = l->run % 4 != 0 && e->plan->place[l->x].space != MPQC_SPACE_ARENA;
+    l->exact = e->plan->place[l->x].space != MPQC_SPACE_ARENA;
     return MPQC_OK;
 }

@@ -28,7 +28,7 @@ struct mpqc_linear {
      * steps of four, the last filled up with zero weights. */
     int64_t n_outer, outer_step, n_inner, inner_step, run, k4;
     unsigned bits; /* of stored weights: 8, or packed, see pack_weights.c */
-    bool exact; /* bytes behind a run may not be read */
+    bool exact; /* bytes behind the value may not be read, and steps reach behind it */
     bool once;  /* each position may be computed once only: the residual is in place */
 };
 mpqc_status mpqc_linear_read(struct mpqc_emit_cx *, const struct mpqc_kernel *,
@@ -58,6 +58,7 @@ struct mpqc_tile {
     bool overlap;    /* no smaller tiles: the last one is moved back and computes some
                         positions again */
     bool rolled;     /* positions are finished in a loop, by way of memory */
+    const struct mpqc_form *form; /* how products are summed; NULL: by the dot step */
     int64_t block;   /* units that are computed for all panels before going on */
     bool by_panel;   /* the kernel's range counts panels, not units */
     unsigned unroll; /* steps in the inner loop's body */
@@ -74,9 +75,10 @@ struct mpqc_tile {
  * instruction cache, once per run of the network; in small networks it costs more,
  * because a library should not be much larger than its weights. */
 int64_t mpqc_cost_of_byte(const struct mpqc_emit_cx *);
-/* Estimates: bytes of code of one step of m positions x nv vectors; of finishing one
+/* Estimates: bytes of code of so many steps of m positions x nv vectors; of finishing one
  * position; time of finishing a tile. */
-int64_t mpqc_step_code(const struct mpqc_isa *, unsigned bits, int64_t m, unsigned nv);
+int64_t mpqc_steps_code(const struct mpqc_isa *, const struct mpqc_form *, unsigned bits,
+                        int64_t steps, int64_t m, unsigned nv);
 int64_t mpqc_finish_code(unsigned nv);
 int64_t mpqc_finish_cost(int64_t m, unsigned nv, bool rolled);
 void mpqc_tile_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *,
@@ -135,11 +137,14 @@ unsigned mpqc_unpack_ops(unsigned bits);
 int64_t mpqc_run_bytes(const struct mpqc_linear *, const struct mpqc_columns *);
 int64_t mpqc_panel_bytes(const struct mpqc_linear *, const struct mpqc_columns *);
 int64_t mpqc_group_bytes(const struct mpqc_linear *, const struct mpqc_panels *);
+/* Steps of a run that are stored if the layer takes a form. */
+int64_t mpqc_form_steps(const struct mpqc_form *, int64_t k4);
 /* Weights in the order of computation: [group][panel][run][k4][column lane][4], with
  * [bundle][row] for [k4] where they are packed, and
- * sum_of[oc], the sum of each output channel's weights. NULL: out of memory. */
+ * sum_of[oc], the sum of each output channel's weights.  A form (or NULL) has its own
+ * order of the bytes of a few steps.  NULL: out of memory. */
 int8_t *mpqc_pack_weights(struct mpqc_emit_cx *, const struct mpqc_linear *,
-                          const struct mpqc_panels *, size_t *bytes);
+                          const struct mpqc_panels *, const struct mpqc_form *, size_t *bytes);
 int32_t *mpqc_weight_sums(struct mpqc_emit_cx *, const struct mpqc_linear *);
 /* bias[oc] + (x_offset - zero of x) * sum of weights, wrapping. NULL: out of memory. */
 int32_t *mpqc_linear_bias(struct mpqc_emit_cx *, const struct mpqc_linear *);

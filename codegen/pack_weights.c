@@ -55,17 +55,27 @@ int64_t mpqc_group_bytes(const struct mpqc_linear *l, const struct mpqc_panels *
     return n;
 }
 
+int64_t mpqc_form_steps(const struct mpqc_form *f, int64_t k4)
+{
+    return f ? (k4 + f->even - 1) / f->even * f->even : k4;
+}
+
 /* A panel at work. */
 struct packer {
     const struct mpqc_linear *l;
+    int64_t wide; /* groups of four of a lane that lie side by side */
     const int8_t *w; /* the panel's first channel of the first tap */
     int64_t lanes, valid;
 };
 
-/* In w[KH,KW,IC,OC], run r of the outer loop is a row of taps; index i in it counts taps
- * and input channels.  Padding is 0, whatever it meets. */
-static int weight_at(const struct packer *p, int64_t r, int64_t i, int64_t lane)
+/* Byte `at` of step k of run r.  In w[KH,KW,IC,OC], run r of the outer loop is a row of
+ * taps; index i in it counts taps and input channels.  Padding is 0, whatever it meets. */
+static int weight_at(const struct packer *p, int64_t r, int64_t k, int64_t at)
 {
+    int64_t area = k / p->wide * p->wide, wide = p->l->k4 - area;
+    if (wide > p->wide) wide = p->wide;
+    at += (k - area) * 4 * p->lanes;
+    int64_t i = 4 * area + at % (4 * wide), lane = at / (4 * wide);
     if (i >= p->l->run || lane >= p->valid) return 0;
     return p->w[(r * p->l->run + i) * p->l->groups * p->l->ocg + lane];
 }
@@ -82,8 +92,8 @@ static int8_t *pack_bundle(const struct packer *p, int64_t r, int64_t from, int6
             for (int64_t at = 0; at < 4 * p->lanes; at++, to++) {
                 unsigned byte = 0;
                 for (int64_t s = 0; s < per_row && row * per_row + s < n; s++) {
-                    int64_t i = 4 * (from + row * per_row + s) + at % 4;
-                    unsigned code = (unsigned)(weight_at(p, r, i, at / 4) + half);
+                    int64_t k = from + row * per_row + s;
+                    unsigned code = (unsigned)(weight_at(p, r, k, at) + half);
                     byte |= (code >> form.shift[plane] & mask) << (bits * s);
                 }
                 *to = (int8_t)(uint8_t)byte;
@@ -93,10 +103,10 @@ static int8_t *pack_bundle(const struct packer *p, int64_t r, int64_t from, int6
     return to;
 }
 
-static int8_t *pack_panel(const struct mpqc_linear *l, const struct mpqc_columns *c, int64_t g,
-                          int64_t channel, int8_t *to)
+static int8_t *pack_panel(const struct mpqc_linear *l, const struct mpqc_columns *c, int64_t wide,
+                          int64_t g, int64_t channel, int8_t *to)
 {
-    struct packer p = {l, l->w + g * l->ocg + channel, mpqc_columns_lanes(c), c->valid};
+    struct packer p = {l, wide, l->w + g * l->ocg + channel, mpqc_columns_lanes(c), c->valid};
     struct mpqc_packing form = mpqc_packing_of(l->bits);
     for (int64_t r = 0; r < l->n_outer * l->n_inner; r++) {
         for (int64_t k = 0; k < l->k4; k += form.steps) {
@@ -106,24 +116,26 @@ static int8_t *pack_panel(const struct mpqc_linear *l, const struct mpqc_columns
                 continue;
             }
             for (int64_t at = 0; at < 4 * p.lanes; at++)
-                *to++ = (int8_t)weight_at(&p, r, 4 * k + at % 4, at / 4);
+                *to++ = (int8_t)weight_at(&p, r, k, at);
         }
     }
     return to;
 }
 
 int8_t *mpqc_pack_weights(struct mpqc_emit_cx *e, const struct mpqc_linear *l,
-                          const struct mpqc_panels *p, size_t *bytes)
+                          const struct mpqc_panels *p, const struct mpqc_form *form,
+                          size_t *bytes)
 {
+    int64_t wide = form ? form->wide : 1;
     *bytes = (size_t)(l->groups * mpqc_group_bytes(l, p));
     int8_t *packed = MPQC_NEW_ARRAY(&e->scratch, int8_t, *bytes), *to = packed;
     if (!packed) return NULL;
     for (int64_t g = 0; g < l->groups; g++) {
         int64_t channel = 0;
         for (int64_t i = 0; i < p->n_full; i++, channel += p->full.valid)
-            to = pack_panel(l, &p->full, g, channel, to);
+            to = pack_panel(l, &p->full, wide, g, channel, to);
         for (unsigned r = 0; r < p->n_rest; channel += p->rest[r++].valid)
-            to = pack_panel(l, &p->rest[r], g, channel, to);
+            to = pack_panel(l, &p->rest[r], wide, g, channel, to);
         MPQC_ASSERT(channel == l->ocg);
     }
     MPQC_ASSERT(to == packed + *bytes);

@@ -72,10 +72,21 @@ int64_t mpqc_cost_of_byte(const struct mpqc_emit_cx *e)
     return e->target->isa->x_values > 1 ? 32 : 16;
 }
 
-int64_t mpqc_step_code(const struct mpqc_isa *isa, unsigned bits, int64_t m, unsigned nv)
+/* Pairs of m positions. */
+static int64_t pairs(const struct mpqc_form *f, int64_t m)
 {
-    return m * nv * isa->dot_cost * 5 / 4 + 2 * m * isa->x_cost + 2 * nv * isa->w_cost +
-           7 * nv * mpqc_unpack_ops(bits);
+    return (m + f->pair - 1) / f->pair;
+}
+
+int64_t mpqc_steps_code(const struct mpqc_isa *isa, const struct mpqc_form *f, unsigned bits,
+                        int64_t steps, int64_t m, unsigned nv)
+{
+    int64_t unpack = 7 * nv * mpqc_unpack_ops(bits);
+    if (f)
+        return steps * ((pairs(f, m) * nv * f->dot_code + m * f->x_code + nv * f->w_code) /
+                            f->steps + unpack);
+    return steps * (m * nv * isa->dot_cost * 5 / 4 + 2 * m * isa->x_cost + 2 * nv * isa->w_cost +
+                    unpack);
 }
 
 int64_t mpqc_finish_code(unsigned nv)
@@ -93,9 +104,20 @@ static int64_t all_steps(const struct mpqc_linear *l)
     return l->n_outer * l->n_inner * l->k4;
 }
 
-static int64_t tile_cost(const struct mpqc_isa *isa, const struct mpqc_linear *l, int64_t m,
-                         unsigned nv, bool rolled)
+/* Time of all steps of a tile in a form. */
+static int64_t form_cost(const struct mpqc_form *f, const struct mpqc_linear *l, int64_t m,
+                         unsigned nv)
 {
+    int64_t steps = l->n_outer * l->n_inner * mpqc_form_steps(f, l->k4);
+    int64_t block = pairs(f, m) * nv * f->dot_cost + m * f->x_cost +
+                    nv * (f->w_cost + (int64_t)f->steps * UNPACK_COST * mpqc_unpack_ops(l->bits));
+    return steps * block / f->steps;
+}
+
+static int64_t tile_cost(const struct mpqc_isa *isa, const struct mpqc_linear *l,
+                         const struct mpqc_form *f, int64_t m, unsigned nv, bool rolled)
+{
+    if (f) return form_cost(f, l, m, nv) + mpqc_finish_cost(m, nv, rolled);
     int64_t dots = m * nv;
     int64_t step = dots * isa->dot_cost + m * isa->x_cost +
                    nv * (isa->w_cost + UNPACK_COST * mpqc_unpack_ops(l->bits));
@@ -105,12 +127,13 @@ static int64_t tile_cost(const struct mpqc_isa *isa, const struct mpqc_linear *l
 }
 
 /* Bytes of code of a tile: see emit_linear.c. */
-static int64_t tile_code(const struct mpqc_isa *isa, const struct mpqc_linear *l, int64_t m,
-                         unsigned nv, bool rolled)
+static int64_t tile_code(const struct mpqc_isa *isa, const struct mpqc_linear *l,
+                         const struct mpqc_form *f, int64_t m, unsigned nv, bool rolled)
 {
-    int64_t step = mpqc_step_code(isa, l->bits, m, nv), all = step * all_steps(l);
+    int64_t step = mpqc_steps_code(isa, f, l->bits, 1, m, nv), all = step * all_steps(l);
     int64_t bundle = mpqc_packing_of(l->bits).steps, looped = m * nv < 6 ? 5 : m * nv < 12 ? 3 : 1;
     if (looped < bundle) looped = bundle;
+    if (f && looped < f->steps) looped = f->steps;
     if (all > MPQC_UNROLL_BYTES && step * looped < all) all = step * looped;
     return all + mpqc_finish_code(nv) * (rolled ? 1 : m) + (rolled ? 9 * m * nv : 0) + 100;
 }
@@ -135,15 +158,18 @@ static int64_t schedule_cost(const struct mpqc_isa *isa, const struct mpqc_linea
             int64_t m = size[0][r / 2] * size[1][r % 2];
             int64_t n = times * count[0][r / 2] * count[1][r % 2];
             if (m * n == 0) continue;
-            cost += n * tile_cost(isa, l, m, nv, t->rolled) * l->groups * l->batch;
-            cost += cost_of_byte * tile_code(isa, l, m, nv, t->rolled);
+            cost += n * tile_cost(isa, l, t->form, m, nv, t->rolled) * l->groups * l->batch;
+            cost += cost_of_byte * tile_code(isa, l, t->form, m, nv, t->rolled);
         }
     }
     return cost;
 }
 
-static bool fits(const struct mpqc_isa *isa, int64_t m, unsigned nv)
+static bool fits(const struct mpqc_isa *isa, const struct mpqc_form *f, int64_t m, unsigned nv)
 {
+    if (f)
+        return m <= MPQC_FORM_POSITIONS &&
+               pairs(f, m) * (nv * f->acc + f->pair) + f->registers <= isa->registers;
     /* what a step takes that is no single instruction: products, constants */
     int64_t temporaries = isa->x_values > 1 ? 3 : isa->acc_per_column > 1 ? 1 : 0;
     return m * nv * isa->acc_per_column + nv * isa->w_values + isa->x_values + temporaries <=
@@ -162,16 +188,17 @@ static int64_t choose_block(const struct mpqc_emit_cx *e, const struct mpqc_line
     return n < 1 ? 1 : n;
 }
 
-/* Tries all tiles of nv vectors. */
-static void try_tiles(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, unsigned nv,
-                      struct mpqc_tile *best, int64_t *best_cost)
+/* Tries all tiles of nv vectors in a form. */
+static void try_tiles(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
+                      const struct mpqc_form *form, unsigned nv, struct mpqc_tile *best,
+                      int64_t *best_cost)
 {
     const struct mpqc_isa *isa = e->target->isa;
-    struct mpqc_tile t = {0};
+    struct mpqc_tile t = {.form = form};
     int64_t cost_of_byte = mpqc_cost_of_byte(e);
     make_panels(e, l, nv, &t.panels);
     for (t.mh = 1; t.mh <= l->rows && t.mh <= 8; t.mh++) {
-        for (t.mw = 1; t.mw <= l->cols && fits(isa, t.mh * t.mw, nv); t.mw++) {
+        for (t.mw = 1; t.mw <= l->cols && fits(isa, form, t.mh * t.mw, nv); t.mw++) {
             for (int variant = 0; variant < 4; variant++) {
                 t.overlap = variant & 1;
                 t.rolled = variant & 2;
@@ -192,12 +219,16 @@ void mpqc_tile_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
     int64_t best = INT64_MAX;
     int64_t max_nv = (l->ocg + isa->lanes - 1) / isa->lanes;
     memset(t, 0, sizeof *t);
-    for (unsigned nv = 1; nv <= 8 && nv <= max_nv + 1; nv++) try_tiles(e, l, nv, t, &best);
+    for (unsigned nv = 1; nv <= 8 && nv <= max_nv + 1; nv++) {
+        try_tiles(e, l, NULL, nv, t, &best);
+        for (unsigned f = 0; isa->forms[f]; f++) try_tiles(e, l, isa->forms[f], nv, t, &best);
+    }
     MPQC_ASSERT(best < INT64_MAX);
     t->units = l->flat ? (l->cols + t->mw - 1) / t->mw : (l->rows + t->mh - 1) / t->mh;
     t->block = choose_block(e, l, t);
     unsigned nv = t->panels.n_full ? t->panels.full.n : t->panels.rest[0].n;
     int64_t dots = t->mh * t->mw * nv, chains = dots * isa->acc_per_column;
+    if (t->form) chains = pairs(t->form, t->mh * t->mw) * nv * t->form->acc;
     t->split = chains >= 6 ? 1 : chains >= 3 ? 2 : 4;
     t->unroll = dots >= 12 ? 1 : dots >= 6 ? 2 : 4;
     if (t->unroll < t->split) t->unroll = t->split;

@@ -33,7 +33,8 @@ static int unpack(const uint8_t *from, unsigned bits, int64_t k4, int64_t k, int
     return (int)code - (1 << (bits - 1));
 }
 
-static void check_packing(unsigned bits, int64_t run)
+/* wide: groups of four of a channel that a form wants side by side */
+static void check_packing(unsigned bits, int64_t run, unsigned wide)
 {
     struct mpqc_cx cx;
     int8_t w[3 * 200 * 5];
@@ -47,16 +48,21 @@ static void check_packing(unsigned bits, int64_t run)
     struct mpqc_emit_cx e = {.cx = &cx};
     mpqc_arena_init(&e.scratch, NULL);
     struct mpqc_linear l = layer(bits, run, w);
+    struct mpqc_form form = {.wide = wide, .even = wide > 1 ? 2 : 1};
+    l.k4 = mpqc_form_steps(&form, l.k4);
     struct mpqc_panels p = {.full = {.n = 1, .lanes = {4}, .valid = 4}, .n_full = 1, .n_rest = 1};
     p.rest[0] = (struct mpqc_columns){.n = 1, .lanes = {4}, .valid = 1};
     size_t bytes;
-    const uint8_t *packed = (const uint8_t *)mpqc_pack_weights(&e, &l, &p, &bytes);
+    const uint8_t *packed = (const uint8_t *)mpqc_pack_weights(&e, &l, &p, &form, &bytes);
     assert_non_null(packed);
     assert_int_equal(bytes, 2 * 3 * 16 * mpqc_packed_rows(bits, l.k4));
     for (int64_t panel = 0; panel < 2; panel++)
         for (int64_t r = 0; r < 3; r++)
             for (int64_t i = 0; i < 16 * l.k4; i++) {
-                int64_t k = i / 16, lane = i % 16 / 4, tap = 4 * k + i % 4, c = 4 * panel + lane;
+                int64_t k = i / 16, area = k / wide * wide, w4 = l.k4 - area;
+                if (w4 > wide) w4 = wide;
+                int64_t at = i - 16 * area, tap = 4 * area + at % (4 * w4);
+                int64_t c = 4 * panel + at / (4 * w4);
                 int want = tap < run && c < 5 ? w[(r * run + tap) * 5 + c] : 0;
                 const uint8_t *from = packed + (3 * panel + r) * 16 * mpqc_packed_rows(bits, l.k4);
                 assert_int_equal(unpack(from, bits, l.k4, k, i % 16, 16), want);
@@ -69,7 +75,8 @@ static void packing_can_be_undone(void **state)
 {
     (void)state;
     for (unsigned bits = 2; bits <= 6; bits++)
-        for (int64_t run = 1; run <= 200; run += run < 40 ? 1 : 17) check_packing(bits, run);
+        for (int64_t run = 1; run <= 200; run += run < 40 ? 1 : 17)
+            for (unsigned wide = 1; wide <= 4; wide *= 2) check_packing(bits, run, wide);
 }
 
 static void whole_bundles_waste_nothing(void **state)

@@ -9,11 +9,13 @@
 #include <string.h>
 
 const struct mca_multiply mca_multiplies[] = {
-    {"usmmla", ".4s", 32, false}, {"smmla", ".4s", 32, false}, {"usdot", ".4s", 16, false},
-    {"usdot", ".2s", 8, true},    {"sdot", ".4s", 16, false},  {"sdot", ".2s", 8, true},
-    {"smull", ".8h", 8, true},    {"smull2", ".8h", 8, false}, {"smlal", ".8h", 8, true},
-    {"smlal2", ".8h", 8, false},  {"smlal", ".4s", 4, true},   {"smlal2", ".4s", 4, false},
-    {"mla", ".8h", 8, false},     {"mul", ".8h", 8, false},
+    {"usmmla", ".4s", 32, ".16b", ".16b"}, {"usdot", ".4s", 16, ".16b", ".16b"},
+    {"usdot", ".2s", 8, ".8b", ".8b"},     {"sudot", ".4s", 16, ".16b", ".4b[0]"},
+    {"sdot", ".4s", 16, ".16b", ".16b"},   {"sdot", ".2s", 8, ".8b", ".8b"},
+    {"smull", ".8h", 8, ".8b", ".8b"},     {"smull2", ".8h", 8, ".16b", ".16b"},
+    {"smlal", ".8h", 8, ".8b", ".8b"},     {"smlal2", ".8h", 8, ".16b", ".16b"},
+    {"smlal", ".4s", 4, ".4h", ".4h"},     {"smlal2", ".4s", 4, ".8h", ".8h"},
+    {"mla", ".8h", 8, ".8h", ".8h"},       {"mul", ".8h", 8, ".8h", ".8h"},
 };
 const unsigned mca_n_multiplies = MPQC_LEN(mca_multiplies);
 

@@ -69,12 +69,9 @@ static double rate(const struct options *o, const struct mca_multiply *m, const 
 {
     char path[128], code[2048];
     int n = 0;
-    const char *wide = m->macs == 4 ? ".8h" : strcmp(m->shape, ".8h") == 0 &&
-                       (m->name[0] == 'm') ? ".8h" : ".16b";
-    const char *half = m->macs == 4 ? ".4h" : ".8b";
     for (int r = 0; r < 16; r++)
         n += snprintf(code + n, sizeof code - (size_t)n, "\t%s v%d%s, v30%s, v31%s\n", m->name, r,
-                      m->shape, m->low ? half : wide, m->low ? half : wide);
+                      m->shape, m->x, m->w);
     snprintf(path, sizeof path, "%s/rate.s", o->work);
     return write_file(path, code) ? cycles(path, cpu, attributes) / 16 : -1;
 }

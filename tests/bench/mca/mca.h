@@ -21,7 +21,7 @@ bool mca_compile(const struct mca_layer *, const char *target, const char *path)
 struct mca_multiply {
     const char *name, *shape;
     int macs;
-    bool low; /* its factors are halves of registers */
+    const char *x, *w; /* arrangements of the factors */
 };
 extern const struct mca_multiply mca_multiplies[];
 extern const unsigned mca_n_multiplies;
