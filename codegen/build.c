@@ -190,3 +190,11 @@ void mpqc_b_if_end(struct mpqc_emit_cx *e, struct mpqc_if *i)
     LLVMMoveBasicBlockAfter(i->join, LLVMGetInsertBlock(e->b));
     LLVMPositionBuilderAtEnd(e->b, i->join);
 }
+
+LLVMValueRef mpqc_b_opaque(struct mpqc_emit_cx *e, LLVMValueRef p)
+{
+    LLVMTypeRef type = LLVMFunctionType(e->ptr, &e->ptr, 1, false);
+    LLVMValueRef nothing =
+        LLVMGetInlineAsm(type, "", 0, "=r,0", 4, true, false, LLVMInlineAsmDialectATT, false);
+    return LLVMBuildCall2(e->b, type, nothing, &p, 1, "");
+}

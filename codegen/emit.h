@@ -90,6 +90,9 @@ LLVMValueRef mpqc_b_gep_const(struct mpqc_emit_cx *, LLVMValueRef p, int64_t byt
 LLVMValueRef mpqc_b_madd(struct mpqc_emit_cx *, LLVMValueRef a, int64_t k, LLVMValueRef b);
 LLVMValueRef mpqc_b_load(struct mpqc_emit_cx *, LLVMTypeRef t, LLVMValueRef p, unsigned align);
 void mpqc_b_store(struct mpqc_emit_cx *, LLVMValueRef v, LLVMValueRef p, unsigned align);
+/* p, about which LLVM knows nothing: what is loaded from there is loaded where the code
+ * says, not before the loop around it, where it would take registers for its whole length. */
+LLVMValueRef mpqc_b_opaque(struct mpqc_emit_cx *, LLVMValueRef p);
 /* A local variable in the entry block; SROA turns it into registers. */
 LLVMValueRef mpqc_b_var(struct mpqc_emit_cx *, LLVMTypeRef t, const char *name);
 /* Call of an LLVM intrinsic by name; `types` are its overloads. */

@@ -37,7 +37,8 @@ struct mpqc_form {
     /* For the choice of tiles: registers beside accumulators and m of x; tenths of a cycle
      * and bytes of code of a block: per pair and vector, per position, per vector. */
     unsigned registers, dot_cost, x_cost, w_cost, dot_code, x_code, w_code;
-    bool from_bias; /* accumulators start from the bias, else from zero */
+    /* what acc accumulators start from, given the bias; NULL: zero, and it is added last */
+    void (*begin)(struct mpqc_emit_cx *, LLVMValueRef bias, LLVMValueRef *acc);
     /* x holds 4 * steps bytes of each position, and is replaced */
     void (*prepare)(struct mpqc_emit_cx *, struct mpqc_form_step *);
     void (*multiply)(struct mpqc_emit_cx *, const struct mpqc_form_step *);

@@ -30,6 +30,12 @@ void mpqc_isa_arm_lanes(struct mpqc_emit_cx *e, const struct mpqc_form_step *s, 
             s->acc[m * s->n + v] = dot(e, s->acc[m * s->n + v], x[m], s->w[v]);
 }
 
+void mpqc_isa_arm_begin_lanes(struct mpqc_emit_cx *e, LLVMValueRef bias, LLVMValueRef *acc)
+{
+    (void)e;
+    acc[0] = bias;
+}
+
 LLVMValueRef mpqc_isa_arm_finish_lanes(struct mpqc_emit_cx *e, LLVMValueRef *acc, unsigned which)
 {
     (void)e;

@@ -20,6 +20,7 @@ typedef LLVMValueRef (*mpqc_arm_dot)(struct mpqc_emit_cx *, LLVMValueRef acc, LL
 void mpqc_isa_arm_lanes(struct mpqc_emit_cx *, const struct mpqc_form_step *, mpqc_arm_dot);
 /* x - 128 of all positions. */
 void mpqc_isa_arm_signed(struct mpqc_emit_cx *, struct mpqc_form_step *);
+void mpqc_isa_arm_begin_lanes(struct mpqc_emit_cx *, LLVMValueRef bias, LLVMValueRef *acc);
 LLVMValueRef mpqc_isa_arm_finish_lanes(struct mpqc_emit_cx *, LLVMValueRef *acc, unsigned which);
 
 #endif

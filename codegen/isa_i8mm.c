@@ -56,7 +56,7 @@ static const struct mpqc_form lanes = {
     .dot_code = 16,
     .x_code = 4,
     .w_code = 10,
-    .from_bias = true,
+    .begin = mpqc_isa_arm_begin_lanes,
     .prepare = prepare_lanes,
     .multiply = multiply_lanes,
     .finish = mpqc_isa_arm_finish_lanes,
@@ -93,6 +93,14 @@ static void multiply_pairs(struct mpqc_emit_cx *e, const struct mpqc_form_step *
     }
 }
 
+static void begin_pairs(struct mpqc_emit_cx *e, LLVMValueRef bias, LLVMValueRef *acc)
+{
+    for (int h = 0; h < 2; h++) {
+        int order[] = {2 * h, 2 * h + 1, 2 * h, 2 * h + 1};
+        acc[h] = mpqc_b_shuffle(e, bias, bias, order, 4);
+    }
+}
+
 static LLVMValueRef finish_pairs(struct mpqc_emit_cx *e, LLVMValueRef *acc, unsigned which)
 {
     int at = 2 * (int)which, order[] = {at, at + 1, at + 4, at + 5};
@@ -113,6 +121,7 @@ static const struct mpqc_form matrix = {
     .dot_code = 16,
     .x_code = 8,
     .w_code = 10,
+    .begin = begin_pairs,
     .prepare = prepare_pairs,
     .multiply = multiply_pairs,
     .finish = finish_pairs,

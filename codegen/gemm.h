@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ * What gemm.c (units, panels, the body) and gemm_tile.c share: a body under construction.
+ */
+#ifndef MPQC_CODEGEN_GEMM_H
+#define MPQC_CODEGEN_GEMM_H
+
+#include "codegen/linear.h"
+
+struct gemm {
+    struct mpqc_emit_cx *e;
+    const struct mpqc_linear *l;
+    const struct mpqc_tile *t;
+    struct mpqc_epilogue *ep;
+    LLVMValueRef x, w; /* operands */
+    /* the panel at work */
+    const struct mpqc_columns *c;
+    LLVMValueRef channel, panel_w;
+    unsigned lanes; /* of the widest vector */
+    /* the tile at work */
+    int64_t mh, mw;
+    struct mpqc_amx amx;
+    LLVMValueRef var[4 * 64]; /* [set][position][vector][acc_per_column] */
+};
+
+/* All runs and the epilogue of mh x mw positions of the panel at work.  x: the first tap of
+ * the first one; position, residual: element offsets of it, channel 0. */
+void mpqc_gemm_tile(struct gemm *, int64_t mh, int64_t mw, LLVMValueRef x, LLVMValueRef position,
+                    LLVMValueRef residual);
+
+#endif
