@@ -48,6 +48,26 @@ enum mpqc_emit {
     MPQC_EMIT_HEADER
 };
 
+/* The register tiles that kernels of convolutions and matrix products are computed in.  A
+ * tile is a number that means the same in every run; 0: none.  Results do not depend on
+ * tiles. */
+struct mpqc_tile_facts {
+    uint64_t shape; /* equal for kernels whose tiles are interchangeable; 0: has no tile */
+    uint32_t tile;
+    double predicted; /* of the cost model, in tenths of a cycle */
+};
+struct mpqc_tile_request {
+    uint32_t (*wish)(const void *user, uint64_t shape); /* a tile, or 0; may be NULL */
+    const void *user;
+    uint32_t rank; /* kernels without a wish take the rank-th best of the cost model */
+    struct mpqc_tile_facts *facts; /* NULL, or [plan->n_kernels], filled */
+};
+#define MPQC_MAX_TILE_RANK 16
+/* As text: rows x columns x vectors, `o` where tiles overlap, `r` where
+ * they are finished in a loop. */
+#define MPQC_TILE_TEXT 32
+const char *mpqc_tile_text(uint32_t tile, char text[MPQC_TILE_TEXT]);
+
 struct mpqc_codegen_request {
     const struct mpqc_graph *graph; /* integer, planned */
     const struct mpqc_plan *plan;
@@ -58,6 +78,7 @@ struct mpqc_codegen_request {
     enum mpqc_emit emit;
     const char *path; /* written as PATH.tmp.PID, then renamed */
     bool verify_llvm; /* verify the module after each emitted function */
+    const struct mpqc_tile_request *tiles; /* NULL: the cost model's best */
 };
 struct mpqc_codegen_facts {
     uint64_t code_bytes, weight_bytes, file_bytes;

@@ -33,7 +33,9 @@ struct mpqc_emit_cx {
     LLVMTypeRef i1, i8, i16, i32, i64, f32, ptr, void_;
     LLVMValueRef function;     /* under construction */
     LLVMBasicBlockRef entry;   /* its entry block: allocas go to its front */
-    const char *kernel_name;   /* symbol of the kernel being emitted */
+    uint32_t kernel;           /* index of the kernel being emitted */
+    const char *kernel_name;   /* its symbol */
+    const struct mpqc_tile_request *tiles; /* or NULL */
     const char *tune;          /* LLVM CPU whose scheduling is assumed */
     uint64_t weight_bytes;     /* constants put into .rodata so far */
     struct mpqc_body *bodies;  /* cache, kernels.c */

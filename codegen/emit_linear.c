@@ -7,11 +7,11 @@
 
 #include "codegen/kernels.h"
 #include "codegen/module.h"
+#include "ir/elements.h"
 
-static void add_key(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
-                    const struct mpqc_linear *l, const struct mpqc_tile *t, struct mpqc_buf *key)
+/* Everything that tiles depend on. */
+static void shape_key(const struct mpqc_linear *l, struct mpqc_buf *key)
 {
-    const struct mpqc_place *p = &e->plan->place[k->out];
     mpqc_buf_printf(key, "linear %lld,%lld,%lld,%d g%lld,%lld,%lld", (long long)l->batch,
                     (long long)l->rows, (long long)l->cols, l->flat, (long long)l->groups,
                     (long long)l->icg, (long long)l->ocg);
@@ -23,11 +23,18 @@ static void add_key(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
     mpqc_buf_printf(key, " k%lld*%lld,%lld*%lld,%lld,%d", (long long)l->n_outer,
                     (long long)l->outer_step, (long long)l->n_inner, (long long)l->inner_step,
                     (long long)l->run, l->exact);
+    if (l->bits < 8) mpqc_buf_printf(key, " w%u", l->bits);
+    mpqc_buf_puts(key, l->once ? " once" : "");
+}
+
+static void tile_key(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
+                     const struct mpqc_tile *t, struct mpqc_buf *key)
+{
+    const struct mpqc_place *p = &e->plan->place[k->out];
     mpqc_buf_printf(key, " t%lldx%lldx%u%s", (long long)t->mh, (long long)t->mw, t->panels.full.n,
                     t->overlap ? "o" : "");
     mpqc_buf_puts(key, t->rolled ? "r" : "");
     if (t->form) mpqc_buf_printf(key, " %s", t->form->name);
-    if (l->bits < 8) mpqc_buf_printf(key, " w%u", l->bits);
     if (t->amx)
         mpqc_buf_printf(key, " amx%lldx%lldx%lld,%u", (long long)t->amx_rows,
                         (long long)t->amx_bytes, (long long)t->amx_chunks, t->amx_n);
@@ -83,7 +90,9 @@ static mpqc_status emit_gemm(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     struct mpqc_epilogue *ep;
     size_t bytes;
     struct mpqc_linear padded = *l;
-    mpqc_tile_choose(e, l, &t);
+    shape_key(l, key);
+    if (key->failed) return MPQC_OOM(e->cx);
+    mpqc_tile_choose(e, l, mpqc_content_hash(key->data, key->len), &t);
     padded.k4 = t.amx ? t.amx_chunks * t.amx_bytes / 4 : mpqc_form_steps(t.form, l->k4);
     padded.exact = l->exact && 4 * padded.k4 > l->run;
     l = &padded;
@@ -97,7 +106,7 @@ static mpqc_status emit_gemm(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     out->operand[1] =
         (struct mpqc_operand){MPQC_NONE, mpqc_global_bytes(e, "weights", w, bytes, 64)};
     out->n_operands = 2;
-    add_key(e, k, l, &t, key);
+    tile_key(e, k, &t, key);
     MPQC_TRY(mpqc_epilogue_make(e, k, bias, l->groups * l->ocg, use,
                                 column_uses(l, &t.panels, use), out, key, &ep));
     MPQC_ASSERT(!mpqc_epilogue_by_position(ep));

@@ -63,6 +63,7 @@ static mpqc_status builder_init(struct module_builder *m, struct mpqc_cx *cx,
     e->plan = rq->plan;
     e->target = rq->target;
     e->tune = row->tune;
+    e->tiles = rq->tiles;
     e->verify = rq->verify_llvm;
     e->llvm = LLVMContextCreate();
     e->module = LLVMModuleCreateWithNameInContext(
@@ -120,6 +121,7 @@ static mpqc_status emit_kernels(struct mpqc_emit_cx *e, struct mpqc_compiled_ker
         const struct mpqc_kernel *k = &e->plan->kernels[i];
         struct mpqc_kernel_code code;
         mpqc_cx_progress(e->cx, "code", i, n);
+        e->kernel = i;
         e->kernel_name = kernel_symbol(e, k);
         if (!e->kernel_name) return MPQC_OOM(e->cx);
         MPQC_TRY(mpqc_emit_kernel(e, k, &code));

@@ -6,6 +6,7 @@
  */
 #include "codegen/linear.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Of one instruction that unpacks weights. */
@@ -188,51 +189,154 @@ static int64_t choose_block(const struct mpqc_emit_cx *e, const struct mpqc_line
     return n < 1 ? 1 : n;
 }
 
+/* The cheapest tiles so far, in order. */
+struct ranking {
+    struct {
+        int64_t cost;
+        struct mpqc_tile tile;
+    } best[MPQC_MAX_TILE_RANK];
+    unsigned n, wanted;
+};
+
+static void rank(struct ranking *r, const struct mpqc_tile *t, int64_t cost)
+{
+    unsigned at = r->n;
+    while (at > 0 && cost < r->best[at - 1].cost) at--;
+    if (at == r->wanted) return;
+    if (r->n < r->wanted) r->n++;
+    for (unsigned i = r->n - 1; i > at; i--) r->best[i] = r->best[i - 1];
+    r->best[at].cost = cost;
+    r->best[at].tile = *t;
+}
+
+static unsigned vectors_of(const struct mpqc_tile *t)
+{
+    return t->panels.n_full ? t->panels.full.n : t->panels.rest[0].n;
+}
+
 /* Tries all tiles of nv vectors in a form. */
 static void try_tiles(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
-                      const struct mpqc_form *form, unsigned nv, struct mpqc_tile *best,
-                      int64_t *best_cost)
+                      const struct mpqc_form *form, unsigned nv, struct ranking *r)
 {
     const struct mpqc_isa *isa = e->target->isa;
     struct mpqc_tile t = {.form = form};
     int64_t cost_of_byte = mpqc_cost_of_byte(e);
     make_panels(e, l, nv, &t.panels);
+    if (vectors_of(&t) < nv) return; /* there are no more */
     for (t.mh = 1; t.mh <= l->rows && t.mh <= 8; t.mh++) {
         for (t.mw = 1; t.mw <= l->cols && fits(isa, form, t.mh * t.mw, nv); t.mw++) {
+            bool ragged = l->rows % t.mh || l->cols % t.mw;
             for (int variant = 0; variant < 4; variant++) {
                 t.overlap = variant & 1;
                 t.rolled = variant & 2;
-                if (t.overlap && l->once) continue;
-                int64_t cost = schedule_cost(isa, l, &t, cost_of_byte);
-                if (cost >= *best_cost) continue;
-                *best_cost = cost;
-                *best = t;
+                if (t.overlap && (l->once || !ragged)) continue;
+                if (t.rolled && t.mh * t.mw == 1) continue;
+                rank(r, &t, schedule_cost(isa, l, &t, cost_of_byte));
             }
         }
     }
 }
 
-void mpqc_tile_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
-                      struct mpqc_tile *t)
+/* ---- tiles as numbers ---- */
+
+#define TILE_OVERLAP 1u
+#define TILE_ROLLED 2u
+#define TILE_AMX 4u
+
+static uint32_t tile_number(const struct mpqc_isa *isa, const struct mpqc_tile *t)
+{
+    if (t->amx) return TILE_AMX << 24;
+    uint32_t form = 0; /* 0: none; else its index, from 1 */
+    while (t->form && isa->forms[form++] != t->form) {
+    }
+    return (uint32_t)t->mh | (uint32_t)t->mw << 8 | vectors_of(t) << 16 | form << 28 |
+           ((t->overlap ? TILE_OVERLAP : 0) | (t->rolled ? TILE_ROLLED : 0)) << 24;
+}
+
+const char *mpqc_tile_text(uint32_t tile, char text[MPQC_TILE_TEXT])
+{
+    unsigned flags = tile >> 24, form = tile >> 28;
+    int n = snprintf(text, MPQC_TILE_TEXT, "%ux%ux%u%s%s", tile & 255, tile >> 8 & 255,
+                     tile >> 16 & 255, flags & TILE_OVERLAP ? "o" : "",
+                     flags & TILE_ROLLED ? "r" : "");
+    if (flags & TILE_AMX) snprintf(text, MPQC_TILE_TEXT, "amx");
+    else if (form && n > 0) snprintf(text + n, MPQC_TILE_TEXT - (size_t)n, "f%u", form);
+    return text;
+}
+
+/* The vector tile of that number; false when this layer has none such. */
+static bool tile_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, uint32_t number,
+                    struct mpqc_tile *t)
 {
     const struct mpqc_isa *isa = e->target->isa;
-    int64_t best = INT64_MAX;
-    int64_t max_nv = (l->ocg + isa->lanes - 1) / isa->lanes;
+    unsigned flags = number >> 24, nv = number >> 16 & 255, form = number >> 28;
     memset(t, 0, sizeof *t);
+    for (unsigned f = 0; f + 1 < form; f++)
+        if (!isa->forms[f]) return false;
+    if (form) t->form = isa->forms[form - 1];
+    if (form && !t->form) return false;
+    t->mh = number & 255;
+    t->mw = number >> 8 & 255;
+    t->overlap = flags & TILE_OVERLAP;
+    t->rolled = flags & TILE_ROLLED;
+    if (flags & TILE_AMX || nv < 1 || nv > 8 || t->mh < 1 || t->mh > l->rows || t->mw < 1 ||
+        t->mw > l->cols || !fits(isa, t->form, t->mh * t->mw, nv) || (t->overlap && l->once))
+        return false;
+    make_panels(e, l, nv, &t->panels);
+    return true;
+}
+
+/* ---- the choice ---- */
+
+/* The cost model's rank-th best; AMX counts as one of them.  Returns its cost. */
+static int64_t choose_by_cost(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
+                              unsigned n, struct mpqc_tile *t)
+{
+    struct ranking r = {.wanted = n + 1};
+    const struct mpqc_isa *isa = e->target->isa;
+    int64_t max_nv = (l->ocg + isa->lanes - 1) / isa->lanes;
     for (unsigned nv = 1; nv <= 8 && nv <= max_nv + 1; nv++) {
-        try_tiles(e, l, NULL, nv, t, &best);
-        for (unsigned f = 0; isa->forms[f]; f++) try_tiles(e, l, isa->forms[f], nv, t, &best);
+        try_tiles(e, l, NULL, nv, &r);
+        for (unsigned f = 0; isa->forms[f]; f++) try_tiles(e, l, isa->forms[f], nv, &r);
     }
-    MPQC_ASSERT(best < INT64_MAX);
-    t->units = l->flat ? (l->cols + t->mw - 1) / t->mw : (l->rows + t->mh - 1) / t->mh;
+    MPQC_ASSERT(r.n > 0);
+    if (mpqc_amx_choose(e, l, r.best[0].cost, t)) {
+        if (n == 0) return 0;
+        n--;
+    }
+    if (n >= r.n) n = r.n - 1;
+    *t = r.best[n].tile;
+    return r.best[n].cost;
+}
+
+static void complete(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
+                     struct mpqc_tile *t)
+{
+    if (!t->amx) {
+        int64_t dots = t->mh * t->mw * vectors_of(t);
+        int64_t chains = dots * e->target->isa->acc_per_column;
+        if (t->form) chains = pairs(t->form, t->mh * t->mw) * vectors_of(t) * t->form->acc;
+        t->units = l->flat ? (l->cols + t->mw - 1) / t->mw : (l->rows + t->mh - 1) / t->mh;
+        t->split = chains >= 6 ? 1 : chains >= 3 ? 2 : 4;
+        t->unroll = dots >= 12 ? 1 : dots >= 6 ? 2 : 4;
+        if (t->unroll < t->split) t->unroll = t->split;
+    }
     t->block = choose_block(e, l, t);
-    unsigned nv = t->panels.n_full ? t->panels.full.n : t->panels.rest[0].n;
-    int64_t dots = t->mh * t->mw * nv, chains = dots * isa->acc_per_column;
-    if (t->form) chains = pairs(t->form, t->mh * t->mw) * nv * t->form->acc;
-    t->split = chains >= 6 ? 1 : chains >= 3 ? 2 : 4;
-    t->unroll = dots >= 12 ? 1 : dots >= 6 ? 2 : 4;
-    if (t->unroll < t->split) t->unroll = t->split;
-    if (mpqc_amx_choose(e, l, best, t)) t->block = choose_block(e, l, t);
     t->by_panel = l->batch * t->units == 1 && l->groups == 1 &&
                   t->panels.n_full + (int64_t)t->panels.n_rest > 1;
+}
+
+void mpqc_tile_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, uint64_t shape,
+                      struct mpqc_tile *t)
+{
+    const struct mpqc_tile_request *rq = e->tiles;
+    uint32_t wish = rq && rq->wish ? rq->wish(rq->user, shape) : 0;
+    int64_t cost = 0;
+    bool amx = wish >> 24 & TILE_AMX && mpqc_amx_choose(e, l, INT64_MAX, t);
+    if (!amx && !(wish && tile_of(e, l, wish, t)))
+        cost = choose_by_cost(e, l, rq ? rq->rank : 0, t);
+    complete(e, l, t);
+    if (rq && rq->facts)
+        rq->facts[e->kernel] = (struct mpqc_tile_facts){shape, tile_number(e->target->isa, t),
+                                                           (double)cost};
 }

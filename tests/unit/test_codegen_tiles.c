@@ -51,7 +51,7 @@ static void check(struct fixture *f, const struct mpqc_linear *l)
 {
     const struct mpqc_isa *isa = f->target.isa;
     struct mpqc_tile t;
-    mpqc_tile_choose(&f->e, l, &t);
+    mpqc_tile_choose(&f->e, l, 1, &t);
     assert_true(t.mh >= 1 && t.mh <= l->rows && t.mw >= 1 && t.mw <= l->cols);
     int64_t channels = t.panels.n_full * t.panels.full.valid, most = 0, lanes = 0;
     if (t.panels.n_full) most = t.panels.full.n;
