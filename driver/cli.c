@@ -281,6 +281,22 @@ HANDLER(j)
     return 0;
 }
 
+HANDLER(tune_kernels)
+{
+    CLI;
+    int64_t n;
+    if (mpqc_flag_int("tune-kernels", value, 1, MPQC_MAX_TILE_RANK, &n, err)) return -1;
+    cli->tune_kernels = (uint32_t)n;
+    return 0;
+}
+HANDLER(tune_cache)
+{
+    CLI;
+    UNUSED_ERR;
+    cli->tune_cache = value;
+    return 0;
+}
+
 HANDLER(seed)
 {
     CLI;
@@ -367,6 +383,12 @@ static const struct mpqc_flag flags[] = {
 #include "driver/mixed_flags.def"
 #undef FLAG
 
+    MPQC_FLAG_HEADING("Speed"),
+    {"tune-kernels", "N", set_tune_kernels,
+     "measure the N best tiles (up to 16) of every shape of kernel here, or by -measure, and keep "
+     "the fastest; answers stay the same"},
+    {"tune-cache", "FILE|none", set_tune_cache, "of what that measured (default: ~/.cache/mpqc/tiles)"},
+
     MPQC_FLAG_HEADING("How mpqc works and what it says"),
     {"v", NULL, set_verbose, "a line for every layer; twice: more"},
     {"j", "N", set_j, "threads to compile with (default: all processors)"},
@@ -409,6 +431,11 @@ int mpqc_cli_parse(int argc, char **argv, struct mpqc_cli *cli, char *err)
     if (mpqc_flags_parse(flags, MPQC_LEN(flags), argc, argv, cli, set_model, err)) return -1;
     if (cli->emit == MPQC_OUT_UNSET) cli->emit = output_by_suffix(cli->out);
     if (mpqc_mixed_check(cli, err)) return -1;
+    if (cli->tune_cache && !cli->tune_kernels) {
+        snprintf(err, MPQC_FLAG_ERROR, "-tune-cache says where -tune-kernels=N keeps what it "
+                 "measured; give that too");
+        return -1;
+    }
     cli->pre_given = cli->pre.scale != 0 || cli->pre.channels != 0;
     if (cli->pre.scale == 0) cli->pre.scale = 255;
     if (cli->pre.channels == 0) {

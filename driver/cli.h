@@ -46,6 +46,8 @@ struct mpqc_cli {
     uint32_t n_names;
     struct mpqc_options options;
     struct mpqc_mixed_options mixed;
+    uint32_t tune_kernels;  /* tiles to try per shape of kernel; 0: none */
+    const char *tune_cache; /* file, "none", or NULL: the default file */
     unsigned threads;
     uint64_t seed;
     int verbose;

@@ -5,6 +5,7 @@
 #include "driver/cli.h"
 #include "driver/report.h"
 #include "driver/summary.h"
+#include "driver/tune.h"
 #include "ir/text.h"
 
 #include <errno.h>
@@ -28,6 +29,7 @@ struct job {
     struct mpqc_target target;
     struct mpqc_mixed mixed;
     bool has_mixed;
+    struct mpqc_tuning tuning;
 };
 
 static void job_init(struct job *j, struct mpqc_cx *cx, const struct mpqc_cli *cli)
@@ -89,6 +91,11 @@ static mpqc_status write_ir(struct job *j)
     return status;
 }
 
+static const struct mpqc_tuning *tuned(const struct job *j)
+{
+    return j->tuning.request.wish ? &j->tuning : NULL;
+}
+
 static mpqc_status emit(struct job *j, struct mpqc_codegen_facts *facts)
 {
     static const enum mpqc_emit kinds[] = {
@@ -108,9 +115,18 @@ static mpqc_status emit(struct job *j, struct mpqc_codegen_facts *facts)
         .emit = kinds[j->cli->emit],
         .path = j->cli->out,
         .verify_llvm = j->cli->options.verify_each,
+        .tiles = tuned(j) ? &j->tuning.request : NULL,
     };
     mpqc_cx_progress(j->cx, "generate code", 0, 0);
     return mpqc_codegen_emit(j->cx, &rq, facts);
+}
+
+static mpqc_status tune(struct job *j)
+{
+    if (!j->cli->tune_kernels) return MPQC_OK;
+    struct mpqc_tune_job job = {.cx = j->cx, .cli = j->cli, .graph = &j->graph,
+                                .plan = j->passes.plan, .target = &j->target};
+    return mpqc_tune(&job, &j->tuning);
 }
 
 static mpqc_status report(struct job *j)
@@ -122,7 +138,8 @@ static mpqc_status report(struct job *j)
                                                        .real = &j->float_graph,
                                                        .integer = &j->graph,
                                                        .target = &j->target,
-                                                       .mixed = &j->mixed});
+                                                       .mixed = &j->mixed,
+                                                       .tuning = tuned(j)});
 }
 
 static mpqc_status finish(struct job *j)
@@ -132,6 +149,7 @@ static mpqc_status finish(struct job *j)
     if (j->passes.data)
         MPQC_TRY(mpqc_report_accuracy(j->cx, j->passes.engine, &j->float_graph, &j->graph, &j->data,
                                       ACCURACY_SAMPLES, &accuracy));
+    MPQC_TRY(tune(j));
     MPQC_TRY(report(j));
     MPQC_TRY(emit(j, &facts)); /* last, so that nothing is left behind by a failure */
     mpqc_progress_clear();
@@ -141,6 +159,7 @@ static mpqc_status finish(struct job *j)
                                               .graph = &j->graph,
                                               .target = &j->target,
                                               .facts = &facts,
+                                              .tuning = tuned(j),
                                               .accuracy = j->passes.data ? &accuracy : NULL});
     return MPQC_OK;
 }

@@ -25,8 +25,8 @@ uint64_t mpqc_latency_hash(uint64_t seed, const char *text)
     return (h ^ 0xFF) * 1099511628211ull; /* so that "a","b" differs from "ab" */
 }
 
-/* ~/.cache/mpqc/latency, its folders made; NULL when there is no home. */
-static char *default_path(void)
+/* ~/.cache/mpqc/NAME, its folders made; NULL when there is no home. */
+static char *default_path(const char *name)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char folder[3072], *path = NULL;
@@ -37,7 +37,7 @@ static char *default_path(void)
     if (asprintf(&path, "%s/mpqc", folder) < 0) return NULL;
     (void)mkdir(path, 0777);
     free(path);
-    return asprintf(&path, "%s/mpqc/latency", folder) < 0 ? NULL : path;
+    return asprintf(&path, "%s/mpqc/%s", folder, name) < 0 ? NULL : path;
 }
 
 /* Lines that are not of the form are skipped: another version may have written them. */
@@ -52,12 +52,13 @@ static void read_file(struct mpqc_latency_cache *c, FILE *f)
     c->old = c->n;
 }
 
-mpqc_status mpqc_latency_open(struct mpqc_cx *cx, const char *path, struct mpqc_latency_cache **out)
+mpqc_status mpqc_latency_open(struct mpqc_cx *cx, const char *path, const char *name,
+                              struct mpqc_latency_cache **out)
 {
     struct mpqc_latency_cache *c = *out = calloc(1, sizeof *c);
     if (!c) return MPQC_OOM(cx);
     if (path && strcmp(path, "none") == 0) return MPQC_OK;
-    c->path = path ? strdup(path) : default_path();
+    c->path = path ? strdup(path) : default_path(name);
     FILE *f = c->path ? fopen(c->path, "a+") : NULL;
     if (f) {
         rewind(f);
@@ -67,7 +68,7 @@ mpqc_status mpqc_latency_open(struct mpqc_cx *cx, const char *path, struct mpqc_
     }
     if (!path) return MPQC_OK;
     struct mpqc_where w = {.file = path, .offset = -1};
-    return MPQC_FAIL(cx, IO, w, "the latency cache cannot be opened: %s", strerror(errno));
+    return MPQC_FAIL(cx, IO, w, "the cache of latencies cannot be opened: %s", strerror(errno));
 }
 
 bool mpqc_latency_find(const struct mpqc_latency_cache *c, uint64_t key, unsigned bits, double *ns)
@@ -78,6 +79,18 @@ bool mpqc_latency_find(const struct mpqc_latency_cache *c, uint64_t key, unsigne
             return true;
         }
     return false;
+}
+
+bool mpqc_latency_best(const struct mpqc_latency_cache *c, uint64_t key, unsigned *bits, double *ns)
+{
+    bool found = false;
+    for (size_t i = 0; i < c->n; i++) {
+        if (c->entry[i].key != key || (found && c->entry[i].ns >= *ns)) continue;
+        *bits = c->entry[i].bits;
+        *ns = c->entry[i].ns;
+        found = true;
+    }
+    return found;
 }
 
 void mpqc_latency_add(struct mpqc_latency_cache *c, uint64_t key, unsigned bits, double ns)

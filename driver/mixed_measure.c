@@ -15,18 +15,15 @@
  */
 #include "driver/cli.h"
 #include "driver/latency_cache.h"
+#include "driver/layer_times.h"
 #include "ir/text.h"
 
 #include <errno.h>
 #include <float.h>
-#include <sched.h>
 #include <unistd.h>
 
-#define PROCESSES 5            /* runs of the program per library */
-#define TOTAL_MACS 4e9         /* about so many are computed in one of them */
-#define MIN_REPEAT 20
-#define MAX_REPEAT 3000
-#define MAX_OUTPUT (16u << 20) /* bytes of one program's answer */
+#define PROCESSES 5 /* runs of the program per library */
+#define OTHERWISE "-cost=analytic"
 
 struct measurement {
     struct mpqc_mixed_job *j;
@@ -70,48 +67,6 @@ static mpqc_status compile(struct measurement *m, struct mpqc_pass_cx *p, struct
 
 /* ---- running it ---- */
 
-static struct mpqc_where at_command(const struct measurement *m)
-{
-    return (struct mpqc_where){.file = m->command, .offset = -1};
-}
-
-/* The program's answer, NUL-terminated, for the caller to free. */
-static mpqc_status answer_of(struct measurement *m, char **out)
-{
-    struct mpqc_cx *cx = m->j->cx;
-    char *line = mpqc_arena_printf(&cx->arena, "%s '%s'", m->command, m->library);
-    struct mpqc_buf text;
-    char piece[4096];
-    size_t n;
-    if (!line) return MPQC_OOM(cx);
-    FILE *f = popen(line, "r");
-    if (!f) return MPQC_FAIL(cx, IO, at_command(m), "cannot be started: %s", strerror(errno));
-    mpqc_buf_init(&text);
-    while (text.len < MAX_OUTPUT && (n = fread(piece, 1, sizeof piece, f)) > 0)
-        mpqc_buf_add(&text, piece, n);
-    int status = pclose(f);
-    *out = text.data;
-    if (status == 0 && text.data && !text.failed) return MPQC_OK;
-    mpqc_buf_release(&text);
-    return MPQC_FAIL(cx, TARGET, at_command(m),
-                     "the latency command failed with status %d, so nothing could be measured; mend it, "
-                     "or give -cost=analytic",
-                     status < 0 ? status : status >> 8 ? status >> 8 : status);
-}
-
-/* Takes the next "min_ns" of the layers in the answer of mpqc-run -profile -json. */
-static bool next_ns(const char **at, double *ns)
-{
-    static const char key[] = "\"min_ns\": ";
-    const char *p = strstr(*at, key);
-    char *end;
-    if (!p) return false;
-    *ns = strtod(p + sizeof key - 1, &end);
-    if (end == p + sizeof key - 1 || !(*ns >= 0)) return false;
-    *at = end;
-    return true;
-}
-
 /* The layer whose core kernel k is, or n_layers. */
 static uint32_t layer_of(const struct mpqc_bits *b, const struct mpqc_graph *g,
                          const struct mpqc_kernel *k)
@@ -123,49 +78,24 @@ static uint32_t layer_of(const struct mpqc_bits *b, const struct mpqc_graph *g,
     return l;
 }
 
-static mpqc_status read_answer(struct measurement *m, const struct mpqc_graph *g,
-                               const struct mpqc_plan *plan, const char *answer)
+/* Each kernel's least time of several runs, to the layers and the rest. */
+static mpqc_status run_library(struct measurement *m, const struct mpqc_graph *g,
+                               const struct mpqc_plan *plan)
 {
     struct mpqc_bits *b = &m->j->out->bits;
-    const char *at = strstr(answer, "\"layers\"");
-    double rest = 0, ns = 0;
-    uint32_t i = 0;
-    for (; at && i < plan->n_kernels && next_ns(&at, &ns); i++) {
+    double rest = 0, *ns = MPQC_NEW_ARRAY(&m->j->passes->keep, double, plan->n_kernels);
+    if (!ns) return MPQC_OOM(m->j->cx);
+    for (uint32_t i = 0; i < plan->n_kernels; i++) ns[i] = DBL_MAX;
+    for (int i = 0; i < PROCESSES; i++)
+        MPQC_TRY(mpqc_times_measure(m->j->cx, m->command, OTHERWISE, m->library, plan->n_kernels,
+                                    ns));
+    for (uint32_t i = 0; i < plan->n_kernels; i++) {
         uint32_t l = layer_of(b, g, &plan->kernels[i]);
-        if (l < b->n_layers && ns < m->ns[l]) m->ns[l] = ns;
-        if (l == b->n_layers) rest += ns;
+        if (l == b->n_layers) rest += ns[i];
+        else if (ns[i] < m->ns[l]) m->ns[l] = ns[i];
     }
-    if (!at || i < plan->n_kernels || next_ns(&at, &ns))
-        return MPQC_FAIL(m->j->cx, DATA, at_command(m),
-                         "the answer is not that of 'mpqc-run LIBRARY -profile -json' for a network of %u "
-                         "layers",
-                         plan->n_kernels);
     if (rest < m->rest) m->rest = rest;
     return MPQC_OK;
-}
-
-/* Children inherit the processor, so all runs have the same caches. */
-static mpqc_status run_pinned(struct measurement *m, const struct mpqc_graph *g,
-                              const struct mpqc_plan *plan)
-{
-    cpu_set_t old, one;
-    bool pinned = sched_getaffinity(0, sizeof old, &old) == 0;
-    int cpu = sched_getcpu();
-    mpqc_status status = MPQC_OK;
-    CPU_ZERO(&one);
-    if (pinned && cpu >= 0) {
-        CPU_SET(cpu, &one);
-        pinned = sched_setaffinity(0, sizeof one, &one) == 0;
-    }
-    for (int i = 0; i < PROCESSES && status == MPQC_OK; i++) {
-        char *answer = NULL;
-        status = answer_of(m, &answer);
-        if (status != MPQC_OK) break;
-        status = read_answer(m, g, plan, answer);
-        free(answer);
-    }
-    if (pinned) (void)sched_setaffinity(0, sizeof old, &old);
-    return status;
 }
 
 static mpqc_status measure_bits(struct measurement *m, unsigned bits)
@@ -193,7 +123,7 @@ static mpqc_status measure_bits(struct measurement *m, unsigned bits)
     j->cx->verbose = 0;
     mpqc_graph_init(&g, j->cx->allocator);
     mpqc_status status = compile(m, &p, &g);
-    if (status == MPQC_OK) status = run_pinned(m, &g, p.plan);
+    if (status == MPQC_OK) status = run_library(m, &g, p.plan);
     unlink(m->library);
     mpqc_graph_release(&g);
     mpqc_pass_cx_release(&p);
@@ -257,43 +187,13 @@ static void to_cache(struct measurement *m, unsigned bits)
 
 /* ---- the whole ---- */
 
-/* The program of that name beside this one, in m's arena. */
-static char *beside(struct mpqc_cx *cx, const char *name)
-{
-    char self[4096];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n <= 0) return NULL;
-    self[n] = '\0';
-    char *slash = strrchr(self, '/');
-    if (!slash) return NULL;
-    *slash = '\0';
-    return mpqc_arena_printf(&cx->arena, "%s/%s", self, name);
-}
-
 static mpqc_status choose_command(struct measurement *m)
 {
     struct mpqc_mixed_job *j = m->j;
-    const char *how = j->cli->mixed.measure ? j->cli->mixed.measure : "local";
-    if (strncmp(how, "cmd:", 4) == 0) {
-        m->command = how + 4;
-        return MPQC_OK;
-    }
-    bool qemu = strcmp(how, "qemu") == 0;
-    char *program = beside(j->cx, qemu ? "mpqc-run-aarch64" : "mpqc-run");
-    if (!program || access(program, X_OK) != 0)
-        return MPQC_FAIL(j->cx, TARGET, MPQC_NOWHERE,
-                         "-measure=%s needs the program %s beside mpqc; give -measure=cmd:COMMAND, or "
-                         "-cost=analytic",
-                         how, qemu ? "mpqc-run-aarch64" : "mpqc-run");
-    double macs = 1;
+    double macs = 0;
     for (uint32_t l = 0; l < j->out->bits.n_layers; l++) macs += (double)j->out->bits.layer[l].macs;
-    double repeat = TOTAL_MACS / macs;
-    repeat = repeat < MIN_REPEAT ? MIN_REPEAT : repeat > MAX_REPEAT ? MAX_REPEAT : repeat;
-    if (qemu) repeat = 1; /* what it emulates does not vary */
-    m->command = mpqc_arena_printf(&j->cx->arena, "%s'%s' -profile -json -threads=1 -repeat=%d",
-                                   qemu ? "qemu-aarch64 -L /usr/aarch64-linux-gnu " : "", program,
-                                   (int)repeat);
-    return m->command ? MPQC_OK : MPQC_OOM(j->cx);
+    return mpqc_times_command(j->cx, j->cli->mixed.measure ? j->cli->mixed.measure : "local", macs,
+                              OTHERWISE, &m->command);
 }
 
 static void fill(struct measurement *m, unsigned bits)
@@ -339,7 +239,7 @@ mpqc_status mpqc_mixed_measure(struct mpqc_mixed_job *j)
     m.library = mpqc_arena_printf(&j->cx->arena, "%s/bench.so", m.folder);
     m.ns = MPQC_NEW_ARRAY(&j->passes->keep, double, j->out->bits.n_layers);
     mpqc_status status = m.library && m.ns ? MPQC_OK : MPQC_OOM(j->cx);
-    if (status == MPQC_OK) status = mpqc_latency_open(j->cx, j->cli->mixed.latency_cache, &m.cache);
+    if (status == MPQC_OK) status = mpqc_latency_open(j->cx, j->cli->mixed.latency_cache, "latency", &m.cache);
     if (status == MPQC_OK) status = measure_all(&m);
     /* kept even after a failure: what was measured is true */
     mpqc_latency_close(m.cache);

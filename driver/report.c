@@ -88,6 +88,22 @@ static void put_reason(struct mpqc_buf *to, const struct mpqc_mixed *m, uint32_t
     mpqc_buf_release(&why);
 }
 
+/* Of -tune-kernels: the tile of the kernel that computes the layer. */
+static void put_tile(struct mpqc_buf *to, const struct mpqc_report_job *j, const char *name)
+{
+    char text[MPQC_TILE_TEXT];
+    for (uint32_t k = 0; j->tuning && k < j->tuning->n_kernels; k++) {
+        const struct mpqc_tuned_shape *s = mpqc_tuned_of(j->tuning, k);
+        const struct mpqc_node *core = mpqc_node_at(j->integer, j->passes->plan->kernels[k].core);
+        if (!s || !core->loc.node || strcmp(core->loc.node, name) != 0) continue;
+        mpqc_buf_printf(to, ", \"tile\": \"%s\"", mpqc_tile_text(s->tile, text));
+        put_key(to, "tile_ns", s->ns);
+        mpqc_buf_printf(to, ", \"usual_tile\": \"%s\"", mpqc_tile_text(s->usual, text));
+        put_key(to, "usual_tile_ns", s->usual_ns);
+        return;
+    }
+}
+
 static void json_layer(struct mpqc_buf *to, const struct mpqc_report_job *j, uint32_t l,
                        const struct mpqc_layer_facts *f)
 {
@@ -117,6 +133,7 @@ static void json_layer(struct mpqc_buf *to, const struct mpqc_report_job *j, uin
     put_choices(to, b, l, "bytes", b->bytes);
     put_choices(to, b, l, "latency_ns", b->latency);
     put_choices(to, b, l, "bops", b->bops);
+    put_tile(to, j, layer->name);
     mpqc_buf_puts(to, "}");
 }
 

@@ -5,6 +5,7 @@
 #define MPQC_DRIVER_REPORT_H
 
 #include "driver/mixed.h"
+#include "driver/tune.h"
 
 /* Of one layer; NaN: not known. */
 struct mpqc_layer_facts {
@@ -21,6 +22,7 @@ struct mpqc_report_job {
     const struct mpqc_graph *real, *integer; /* `real` is the graph that bits are about */
     const struct mpqc_target *target;
     const struct mpqc_mixed *mixed;
+    const struct mpqc_tuning *tuning; /* NULL: no -tune-kernels */
 };
 /* report_measure.c: facts[layer], allocated by the caller. */
 mpqc_status mpqc_report_measure(const struct mpqc_report_job *j, struct mpqc_layer_facts *facts)

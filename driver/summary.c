@@ -102,6 +102,7 @@ void mpqc_summary_print(const struct mpqc_summary *s)
                s->cli->options.activation_bits);
     printf("bytes     %" PRIu64 " in %s: weights %" PRIu64 ", code %" PRIu64 "\n",
            s->facts->file_bytes, s->cli->out, s->facts->weight_bytes, s->facts->code_bytes);
+    if (s->tuning) mpqc_tune_print(s->tuning, s->cli->verbose > 0);
     printf("arena     %" PRIu64 " bytes of workspace\n", plan->arena_bytes);
     print_accuracy(s->accuracy);
     for (uint32_t i = 0; i < s->passes->n_islands; i++)

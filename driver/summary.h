@@ -6,6 +6,7 @@
 
 #include "codegen/codegen.h"
 #include "driver/cli.h"
+#include "driver/tune.h"
 #include "passes/report.h"
 
 struct mpqc_summary {
@@ -15,9 +16,10 @@ struct mpqc_summary {
     const struct mpqc_target *target;
     const struct mpqc_codegen_facts *facts;
     const struct mpqc_accuracy *accuracy; /* NULL: not measured (no data) */
+    const struct mpqc_tuning *tuning;     /* NULL: no -tune-kernels */
     const struct mpqc_mixed *mixed;       /* NULL: no decision about bits was asked for */
 };
-/* Five lines on stdout (six with islands); with -v a line for every layer first. */
+/* Five lines on stdout (more with islands or tuned tiles); with -v a line for every layer first. */
 void mpqc_summary_print(const struct mpqc_summary *s);
 
 #endif
