@@ -38,6 +38,7 @@ struct test_case {
     bool relu, lut, i8;
     bool then; /* a 3x3 convolution follows, which reads the halo of the result */
     unsigned bits; /* of weights; 0 means 8 */
+    unsigned rank; /* of the tile, by the cost model */
     bool from_input; /* reads the caller's buffer, not the arena */
     int64_t gap; /* extra channels between pixels of the arena's tensors */
     int64_t axes[4];
@@ -516,6 +517,7 @@ static void run_case(const struct test_case *t, size_t number)
 {
     static struct fixture f;
     struct buffers b = {0};
+    const struct mpqc_tile_request tiles = {.rank = t->rank};
     memset(&f, 0, sizeof f);
     f.seed = (uint32_t)(2463534242u + 977 * number);
     mpqc_cx_init(&f.cx, NULL);
@@ -534,7 +536,8 @@ static void run_case(const struct test_case *t, size_t number)
                  (int)getpid(), colon + 1);
         struct mpqc_codegen_request rq = {.graph = &f.g, .plan = &f.plan, .target = &target,
                                           .emit = MPQC_EMIT_SO, .path = path,
-                                          .verify_llvm = true};
+                                          .verify_llvm = true,
+                                          .tiles = &tiles};
         mpqc_status s = mpqc_codegen_emit(&f.cx, &rq, NULL);
         if (s != MPQC_OK) mpqc_diag_print(&f.cx.diags[0], stderr);
         assert_int_equal(s, MPQC_OK);

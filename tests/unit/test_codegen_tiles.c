@@ -115,9 +115,84 @@ static void channels_split_into_vectors(void **state)
     }
 }
 
+static uint32_t same_tile(const void *user, uint64_t shape)
+{
+    assert_int_equal(shape, 77);
+    return *(const uint32_t *)user;
+}
+
+/* A tile's number makes the same tile again; ranks are ordered by cost, and differ. */
+static void numbers_are_tiles(void **state)
+{
+    (void)state;
+    const char *name;
+    const struct mpqc_linear l = layer(14, 14, 1, 24, 100, 3);
+    for (unsigned i = 0; (name = mpqc_target_name(i)); i++) {
+        struct fixture f;
+        struct mpqc_tile first, again;
+        struct mpqc_tile_facts facts[2];
+        double last = 0;
+        uint32_t before = 0;
+        char text[MPQC_TILE_TEXT];
+        with_target(&f, name);
+        for (uint32_t r = 0; r < MPQC_MAX_TILE_RANK; r++) {
+            const struct mpqc_tile_request ranked = {.rank = r, .facts = &facts[0]};
+            const struct mpqc_tile_request wished = {.wish = same_tile, .user = &facts[0].tile,
+                                                     .facts = &facts[1]};
+            f.e.tiles = &ranked;
+            mpqc_tile_choose(&f.e, &l, 77, &first);
+            f.e.tiles = &wished;
+            mpqc_tile_choose(&f.e, &l, 77, &again);
+            assert_int_equal(facts[0].shape, 77);
+            assert_int_not_equal(facts[0].tile, before);
+            assert_true(facts[0].predicted >= last);
+            assert_int_equal(facts[1].tile, facts[0].tile);
+            assert_true(strlen(mpqc_tile_text(facts[0].tile, text)) >= 3);
+            assert_int_equal(first.mh, again.mh);
+            assert_int_equal(first.mw, again.mw);
+            assert_int_equal(first.overlap, again.overlap);
+            assert_int_equal(first.rolled, again.rolled);
+            assert_int_equal(first.units, again.units);
+            assert_int_equal(first.block, again.block);
+            assert_int_equal(first.amx, again.amx);
+            assert_int_equal(first.panels.n_full, again.panels.n_full);
+            assert_int_equal(first.panels.full.n, again.panels.full.n);
+            assert_int_equal(first.panels.n_rest, again.panels.n_rest);
+            last = facts[0].predicted;
+            before = facts[0].tile;
+        }
+        release(&f);
+    }
+}
+
+/* A tile that does not fit the layer is not taken. */
+static void foreign_numbers_are_refused(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct mpqc_tile usual, t;
+    const struct mpqc_linear l = layer(1, 3, 1, 16, 10, 1);
+    const uint32_t numbers[] = {1 | 4 << 8 | 1 << 16, 9 | 1 << 8 | 1 << 16, 1 | 1 << 8,
+                                1 | 1 << 8 | 200 << 16, 4u << 24, UINT32_MAX};
+    with_target(&f, "x86-64:avx2");
+    mpqc_tile_choose(&f.e, &l, 77, &usual);
+    for (size_t i = 0; i < MPQC_LEN(numbers); i++) {
+        const struct mpqc_tile_request rq = {.wish = same_tile, .user = &numbers[i]};
+        f.e.tiles = &rq;
+        mpqc_tile_choose(&f.e, &l, 77, &t);
+        assert_int_equal(t.mh, usual.mh);
+        assert_int_equal(t.mw, usual.mw);
+        assert_int_equal(t.panels.full.n, usual.panels.full.n);
+        assert_int_equal(t.panels.n_rest, usual.panels.n_rest);
+    }
+    release(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_layer_gets_a_tile),
-                                       cmocka_unit_test(channels_split_into_vectors)};
+                                       cmocka_unit_test(channels_split_into_vectors),
+                                       cmocka_unit_test(numbers_are_tiles),
+                                       cmocka_unit_test(foreign_numbers_are_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
