@@ -180,7 +180,7 @@ def arguments():
     p.add_argument("-shape", action="append", default=[], help="input:1x3x224x224, as of mpqc")
     p.add_argument("-models", help="folder of the files that lists name")
     p.add_argument("-only", help="names of networks, with commas: leave the others out")
-    p.add_argument("-rounds", type=int, default=21, help="rounds of bursts (21)")
+    p.add_argument("-rounds", type=int, default=21, help="rounds of bursts (21); 0: no latencies")
     p.add_argument("-burst", type=float, default=0.1, help="seconds of a burst (0.1)")
     p.add_argument("-mpqc", action="append", default=[], dest="mpqc_flags", metavar="FLAG",
                    help="flag for mpqc; may be repeated")
@@ -200,6 +200,8 @@ def arguments():
     o.cores = cores()
     o.threads = [int(t) for t in o.threads.split(",")] if o.threads else \
         sorted({1, len(o.cores)})
+    if not o.rounds:
+        o.threads = []
     if not all(1 <= t <= len(o.cores) for t in o.threads):
         raise Trouble(f"-threads: this process may use {len(o.cores)} cores")
     return o
