@@ -214,7 +214,7 @@ def run(o):
         if o.prepare:
             continue
         about = {"network": network.name, "key": network.key, "samples": network.source,
-                 "how": f"{o.rounds} rounds of bursts of {o.burst:g} s",
+                 "how": f"{o.rounds} rounds of bursts of {o.burst:g} s" if o.rounds else "",
                  "date": str(datetime.date.today()), **listed, **page.machine()}
         rows = [r for r in rows if r["network"] != network.name or
                 int(r["threads"]) not in o.threads + [0]]
