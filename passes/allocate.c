@@ -234,8 +234,18 @@ static uint64_t next_random(uint64_t *state)
     return *state * 0x2545F4914F6CDD1Dull;
 }
 
-/* Random moves that lower the excess, from the most precise plan on; then random
- * moves upwards as long as the budgets hold, so that the plan has the size asked for. */
+/* How much of its budgets a plan uses, summed. */
+static double used(const struct mpqc_budget *budget, const double total[MPQC_RES_COUNT])
+{
+    double sum = 0;
+    for (int r = 0; r < MPQC_RES_COUNT; r++)
+        if (budget->limited[r]) sum += total[r] / fmax(budget->limit[r], 1e-12);
+    return sum;
+}
+
+/* Random moves that lower the excess, from the most precise plan on; then random moves
+ * that use more of the budgets as long as they hold, so that the plan has the size asked
+ * for and compares with others of that size. */
 mpqc_status mpqc_allocate_random(struct mpqc_cx *cx, struct mpqc_bits *b,
                                  const struct mpqc_budget *budget, struct mpqc_allocation *out)
 {
@@ -245,20 +255,22 @@ mpqc_status mpqc_allocate_random(struct mpqc_cx *cx, struct mpqc_bits *b,
     if (!trial) return MPQC_OOM(cx);
     double now[MPQC_RES_COUNT], then[MPQC_RES_COUNT];
     most_precise(b, b->chosen);
+    mpqc_bits_total(b, b->chosen, now);
     uint64_t tries = 400ull * b->n_layers * mpqc_n_choices;
     for (uint64_t i = 0; i < tries; i++) {
         uint32_t l = (uint32_t)(next_random(&state) >> 33) % b->n_layers;
         uint32_t c = (uint32_t)(next_random(&state) >> 33) % mpqc_n_choices;
         memcpy(trial, b->chosen, bytes);
         if (!assign(b, trial, l, c)) continue;
-        mpqc_bits_total(b, b->chosen, now);
         mpqc_bits_total(b, trial, then);
-        bool fitted = mpqc_budget_fits(budget, now);
-        if (fitted ? mpqc_budget_fits(budget, then) : excess(budget, then) < excess(budget, now))
-            memcpy(b->chosen, trial, bytes);
+        bool better = mpqc_budget_fits(budget, now)
+                          ? mpqc_budget_fits(budget, then) && used(budget, then) >= used(budget, now)
+                          : excess(budget, then) < excess(budget, now);
+        if (!better) continue;
+        memcpy(b->chosen, trial, bytes);
+        memcpy(now, then, sizeof now);
     }
     free(trial);
-    mpqc_bits_total(b, b->chosen, now);
     if (!mpqc_budget_fits(budget, now)) return mpqc_budget_infeasible(cx, b, budget);
     finish(b, out);
     return MPQC_OK;

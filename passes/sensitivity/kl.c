@@ -8,23 +8,12 @@
  */
 #include "passes/sensitivity/perturb.h"
 
-#define BUDGET 1e12
-#define LEAST_SAMPLES 4
-#define MOST_SAMPLES 64
-
 mpqc_status mpqc_sens_kl(struct mpqc_sens_cx *s)
 {
     const struct mpqc_bits *b = s->bits;
-    struct mpqc_perturb p = {.s = s, .divergence = true,
-                             .stage = "sensitivity: divergence by layer"};
-    const int64_t *labels = s->labels;
-    double macs = mpqc_sens_macs(s) * b->n_layers * mpqc_n_choices / 2;
-    s->labels = NULL; /* the comparison is with the float network */
-    mpqc_status status = mpqc_sens_loss_choose(s, &p.loss);
-    s->labels = labels;
-    MPQC_TRY(status);
-    p.samples = mpqc_sens_count(s, macs, BUDGET, LEAST_SAMPLES, MOST_SAMPLES);
-    p.distance = b->omega;
+    struct mpqc_perturb p = {.divergence = true, .stage = "sensitivity: divergence by layer",
+                             .distance = b->omega};
+    MPQC_TRY(mpqc_perturb_open(s, &p));
     MPQC_TRY(mpqc_perturb_run(&p));
     for (size_t i = 0; i < (size_t)b->n_layers * mpqc_n_choices; i++)
         b->omega[i] /= (double)(p.samples ? p.samples : 1);

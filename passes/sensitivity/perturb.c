@@ -15,18 +15,22 @@
 #include "passes/sensitivity/perturb.h"
 
 #include "passes/quantise.h"
+#include "passes/sensitivity/rounded.h"
 
 #include <math.h>
 
 #define CHUNK 8
-#define MOST_BITS 16
+/* Runs in all by default, in MACs: about a minute at 20 GMAC/s. */
+#define BUDGET 1e12
+#define LEAST_SAMPLES 4
+#define MOST_SAMPLES 128
 
 /* One layer of a chunk. */
 struct piece {
     uint32_t layer, position; /* of its node in the order */
     struct mpqc_sens_cut head, tail;
-    const float *weights[MOST_BITS + 1]; /* fake, by bits */
-    struct mpqc_sens_range range[MOST_BITS + 1]; /* of the input, by bits */
+    struct mpqc_sens_rounded rounded;
+    struct mpqc_sens_range range[MPQC_SENS_MOST_BITS + 1]; /* of the input, by bits */
 };
 
 /* What a pool of workers shares: some layers, and the network that feeds them. */
@@ -127,6 +131,12 @@ static void *value_of(const struct chunk *c, const struct mpqc_sens_worker *w, m
     return k->base.out[c->slot[v]];
 }
 
+static void shift_channels(const float *shift, uint32_t channels, float *y, int64_t n)
+{
+    for (int64_t i = 0; shift && i + channels <= n; i += channels)
+        for (uint32_t c = 0; c < channels; c++) y[i + c] += shift[c];
+}
+
 /* Only the choice's own layer is quantised: its head gives the value for the tail. */
 static mpqc_status run_head(const struct chunk *c, struct mpqc_sens_worker *w, uint32_t i,
                             const struct mpqc_choice *choice)
@@ -139,10 +149,13 @@ static mpqc_status run_head(const struct chunk *c, struct mpqc_sens_worker *w, u
     for (uint32_t j = 0; j < e->head.g.n_inputs; j++) {
         mpqc_vid v = e->head.in[j];
         k->head[i].in[j] = v == l->input     ? k->input
-                           : v == l->weights ? e->weights[choice->weight_bits]
+                           : v == l->weights ? e->rounded.weights[choice->weight_bits]
                                              : value_of(c, w, v);
     }
-    return mpqc_sens_run(&k->head[i]);
+    MPQC_TRY(mpqc_sens_run(&k->head[i]));
+    shift_channels(e->rounded.shift[choice->weight_bits], l->channels, k->head[i].out[0],
+                   mpqc_type_count(&mpqc_value_at(c->p->s->g, l->output)->type));
+    return MPQC_OK;
 }
 
 static mpqc_status run_tail(const struct chunk *c, struct mpqc_sens_worker *w, uint32_t i)
@@ -241,17 +254,12 @@ static mpqc_status fake_weights(struct chunk *c, uint32_t layer, unsigned bits, 
     return mpqc_weights_fake(c->p->s->p, w->data, rows, l->channels, bits, fake, &error);
 }
 
-/* Weights and ranges of layer `layer` for one choice, where not made yet. */
-static mpqc_status prepare_choice(struct chunk *c, struct piece *e,
-                                  const struct mpqc_choice *choice)
+/* The range of a layer's input for so many bits, where not known yet. */
+static mpqc_status find_range(struct chunk *c, struct piece *e, unsigned bits)
 {
-    const struct mpqc_bits_layer *l = &c->p->s->bits->layer[e->layer];
-    unsigned w = choice->weight_bits, a = choice->activation_bits;
-    MPQC_ASSERT(w <= MOST_BITS && a <= MOST_BITS);
-    if (l->weights != MPQC_NONE && !e->weights[w])
-        MPQC_TRY(fake_weights(c, e->layer, w, &e->weights[w]));
-    if (e->range[a].scale > 0) return MPQC_OK;
-    return mpqc_sens_range_of(c->p->s, l, a, &e->range[a]);
+    MPQC_ASSERT(bits <= MPQC_SENS_MOST_BITS);
+    if (e->range[bits].scale > 0) return MPQC_OK;
+    return mpqc_sens_range_of(c->p->s, &c->p->s->bits->layer[e->layer], bits, &e->range[bits]);
 }
 
 /* The layer's node with its weights as an input. */
@@ -291,7 +299,7 @@ static mpqc_status cut_piece(struct chunk *c, struct piece *e)
     while (s->g->order[e->position] != s->bits->layer[e->layer].node) e->position++;
     MPQC_TRY(cut_head(c, e));
     for (uint32_t k = 0; k < mpqc_n_choices; k++)
-        MPQC_TRY(prepare_choice(c, e, &mpqc_choices[k]));
+        MPQC_TRY(find_range(c, e, mpqc_choices[k].activation_bits));
     c->n_tails++;
     MPQC_TRY(mpqc_sens_cut(s, e->position + 1, s->g->n_order, c->outs, c->n_outs, NULL, &c->arena,
                            &e->tail));
@@ -327,12 +335,15 @@ static mpqc_status cut_chunk(struct chunk *c, uint32_t first)
     struct mpqc_perturb *p = c->p;
     struct mpqc_sens_cx *s = p->s;
     struct mpqc_sens_quant quant;
+    struct mpqc_sens_rounded rounded[CHUNK];
+    MPQC_TRY(mpqc_sens_round(s, first, c->n, p->samples, &c->arena, rounded));
     c->kept = MPQC_NEW_ARRAY(&c->arena, mpqc_vid, s->g->n_values);
     c->slot = MPQC_NEW_ARRAY(&c->arena, uint32_t, s->g->n_values);
     if (c->arena.failed) return MPQC_OOM(s->p->cx);
     for (mpqc_vid v = 0; v < s->g->n_values; v++) c->slot[v] = MPQC_NONE;
     for (uint32_t i = 0; i < c->n; i++) {
         c->piece[i].layer = first + i;
+        c->piece[i].rounded = rounded[i];
         MPQC_TRY(cut_piece(c, &c->piece[i]));
     }
     if (p->prefix) MPQC_TRY(quantise_all(c, &quant));
@@ -374,12 +385,24 @@ static void release_chunk(struct chunk *c)
     mpqc_arena_release(&c->arena);
 }
 
+mpqc_status mpqc_perturb_open(struct mpqc_sens_cx *s, struct mpqc_perturb *p)
+{
+    const int64_t *labels = s->labels;
+    double macs = mpqc_sens_macs(s) * s->bits->n_layers * mpqc_n_choices / 2;
+    p->s = s;
+    p->samples = mpqc_sens_count(s, macs, BUDGET, LEAST_SAMPLES, MOST_SAMPLES);
+    s->labels = NULL; /* the comparison is with the float network */
+    mpqc_status status = mpqc_sens_loss_choose(s, &p->loss);
+    s->labels = labels;
+    return status;
+}
+
 mpqc_status mpqc_perturb_run(struct mpqc_perturb *p)
 {
     struct mpqc_sens_cx *s = p->s;
     uint32_t n = s->bits->n_layers;
     uint64_t total = (n + CHUNK - 1) / CHUNK * p->samples;
-    bool all = !p->divergence || p->loss.classes == 0; /* outputs are compared */
+    bool all = p->loss.classes == 0;
     mpqc_status status = MPQC_OK;
     for (uint32_t first = 0; first < n && status == MPQC_OK; first += CHUNK) {
         struct chunk c = {.p = p, .n = n - first < CHUNK ? n - first : CHUNK};

@@ -11,8 +11,8 @@
 struct mpqc_perturb {
     struct mpqc_sens_cx *s;
     struct mpqc_sens_loss loss;
-    /* Divergence of what the loss compares (KL between classes; half the squared error
-     * where there are none), else squared error of the outputs. */
+    /* Of classes the logits are compared, else all outputs: by their divergence (KL; half
+     * the squared error where there are no classes), or by their squared error. */
     bool divergence;
     /* Choice by layer that the layers before this one, in order, are quantised with;
      * NULL: they are left in float. */
@@ -23,6 +23,8 @@ struct mpqc_perturb {
     double *distance; /* [layer * mpqc_n_choices + choice], allocated by the caller */
     double signal;    /* of the squares of the float outputs */
 };
+/* Chooses the loss that compares with the network's own answers, and how many samples. */
+mpqc_status mpqc_perturb_open(struct mpqc_sens_cx *s, struct mpqc_perturb *p) MPQC_MUST_CHECK;
 /* All choices of all layers, each layer with one of them at a time. */
 mpqc_status mpqc_perturb_run(struct mpqc_perturb *p) MPQC_MUST_CHECK;
 

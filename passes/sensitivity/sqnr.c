@@ -1,22 +1,19 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Metrics sqnr and sqnr-accumulated: noise at the network's outputs as a share of their
- * power, in the float graph with fake-quantised layers.
+ * Metrics sqnr and sqnr-accumulated: noise at the network's outputs (the logits of
+ * classes) as a share of their power, in the float graph with quantised layers.
  *
  * sqnr quantises one layer at a time: Omega = sum |y - y'|^2 / sum |y|^2, which adds up
- * over layers as far as their errors are independent.  sqnr-accumulated has all layers
- * before this one in the most precise choice; Omega is what this layer then adds to their
- * noise (0 where it takes some away).  With few bits in the layers before, too, what one
- * adds would drown in the products of its error with theirs.
+ * over layers as far as their errors are independent.  Unlike a divergence it does not
+ * depend on how sure the network is of its samples, which those that it was trained on
+ * exaggerate.  sqnr-accumulated has all layers before this one in the most precise choice;
+ * Omega is what this layer then adds to their noise (0 where it takes some away).  With
+ * few bits in the layers before, too, what one adds would drown in the products of its
+ * error with theirs.
  */
 #include "passes/sensitivity/perturb.h"
 
 #include <math.h>
-
-/* Runs in all per default, in MACs: about a minute at 10 GMAC/s. */
-#define BUDGET 1e12
-#define LEAST_SAMPLES 4
-#define MOST_SAMPLES 64
 
 static double decibel(double signal, double noise)
 {
@@ -25,14 +22,11 @@ static double decibel(double signal, double noise)
 
 static mpqc_status prepare(struct mpqc_sens_cx *s, const uint32_t *prefix, struct mpqc_perturb *p)
 {
-    const struct mpqc_bits *b = s->bits;
-    double macs = mpqc_sens_macs(s) * b->n_layers * mpqc_n_choices / 2;
+    size_t n = (size_t)s->bits->n_layers * mpqc_n_choices;
     *p = (struct mpqc_perturb){
-        .s = s, .prefix = prefix,
-        .samples = mpqc_sens_count(s, macs, BUDGET, LEAST_SAMPLES, MOST_SAMPLES),
+        .prefix = prefix, .distance = MPQC_NEW_ARRAY(&s->p->scratch, double, n),
         .stage = prefix ? "sensitivity: SQNR, layers added up" : "sensitivity: SQNR by layer"};
-    p->distance = MPQC_NEW_ARRAY(&s->p->scratch, double, (size_t)b->n_layers * mpqc_n_choices);
-    return p->distance ? MPQC_OK : MPQC_OOM(s->p->cx);
+    return p->distance ? mpqc_perturb_open(s, p) : MPQC_OOM(s->p->cx);
 }
 
 /* The report shows the SQNR of the most precise choice. */

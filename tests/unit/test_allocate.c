@@ -170,6 +170,56 @@ static void the_optimum_beats_the_others(void **state)
     }
 }
 
+/* Layers of one size, each four times as sensitive as the one before. */
+static void make_ladder(struct instance *in, uint32_t layers)
+{
+    make(in, layers, 1);
+    for (uint32_t l = 0; l < layers; l++) {
+        in->layer[l].params = in->layer[l].macs = 1000;
+        for (uint32_t c = 0; c < mpqc_n_choices; c++) {
+            size_t i = (size_t)l * mpqc_n_choices + c;
+            in->bits.omega[i] = pow(4, l) * pow(4, 8 - (double)mpqc_choices[c].weight_bits);
+            in->bits.bytes[i] = 125.0 * mpqc_choices[c].weight_bits;
+            in->allowed[i] = mpqc_choices[c].activation_bits == 8;
+        }
+    }
+}
+
+static void reverse_gives_the_most_sensitive_the_fewest_bits(void **state)
+{
+    (void)state;
+    static struct instance in;
+    struct mpqc_allocation a;
+    make_ladder(&in, 6);
+    struct mpqc_budget b = budget_of(&in, 0.6, 10);
+    for (int reverse = 0; reverse <= 1; reverse++) {
+        mpqc_allocate_fn fn = reverse ? mpqc_allocate_reverse : mpqc_allocate_ilp;
+        assert_int_equal(run(fn, &in, &b, &a), MPQC_OK);
+        for (uint32_t l = 1; l < 6; l++) {
+            unsigned now = mpqc_choices[in.chosen[l]].weight_bits;
+            unsigned before = mpqc_choices[in.chosen[l - 1]].weight_bits;
+            assert_true(reverse ? now <= before : now >= before);
+        }
+        unsigned first = mpqc_choices[in.chosen[0]].weight_bits;
+        unsigned last = mpqc_choices[in.chosen[5]].weight_bits;
+        assert_true(reverse ? first >= last + 3 : last >= first + 3);
+    }
+}
+
+/* Else it would lose because it is smaller. */
+static void random_plans_use_the_budget(void **state)
+{
+    (void)state;
+    static struct instance in;
+    make(&in, 30, 5);
+    struct mpqc_budget b = budget_of(&in, 0.5, 10);
+    for (b.seed = 1; b.seed <= 10; b.seed++) {
+        struct mpqc_allocation a;
+        assert_int_equal(run(mpqc_allocate_random, &in, &b, &a), MPQC_OK);
+        assert_true(a.total[MPQC_RES_BYTES] >= 0.99 * b.limit[MPQC_RES_BYTES]);
+    }
+}
+
 /* A tighter budget never gives a smaller loss, and a binding one has a price. */
 static void shadow_prices_have_the_right_sign(void **state)
 {
@@ -213,6 +263,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ilp_equals_brute_force), cmocka_unit_test(sixty_layers_are_proven),
         cmocka_unit_test(the_optimum_beats_the_others),
+        cmocka_unit_test(reverse_gives_the_most_sensitive_the_fewest_bits),
+        cmocka_unit_test(random_plans_use_the_budget),
         cmocka_unit_test(shadow_prices_have_the_right_sign),
         cmocka_unit_test(impossible_budgets_say_by_how_much)};
     return cmocka_run_group_tests(tests, NULL, NULL);
