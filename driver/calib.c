@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Calibration data for the inputs of a graph: -calib=[input:]PATH.
+ * Data for the inputs of a graph: -calib=[input:]PATH, -eval=[input:]PATH.
  */
 #include "driver/cli.h"
 #include "driver/distill.h"
@@ -14,6 +14,9 @@ struct bound_input {
 };
 
 struct mpqc_calib_set {
+    const char *flag; /* "calib", "eval" */
+    const struct mpqc_cli_calib *from;
+    uint32_t n_from;
     struct mpqc_data *files[MPQC_CLI_MAX];
     uint32_t n_files;
     struct bound_input inputs[MPQC_MAX_INPUTS];
@@ -45,14 +48,13 @@ static mpqc_status get_sample(void *user, struct mpqc_cx *cx, uint64_t index, vo
 }
 
 /* The array for one graph input: named by the flag, by the npz key, or the only one. */
-static const struct mpqc_array *array_for(const struct mpqc_calib_set *set,
-                                          const struct mpqc_cli *cli, const char *name,
+static const struct mpqc_array *array_for(const struct mpqc_calib_set *set, const char *name,
                                           bool only_input, const char **path)
 {
-    for (uint32_t i = 0; i < cli->n_calib; i++) {
-        const char *wanted = cli->calib[i].input;
+    for (uint32_t i = 0; i < set->n_from; i++) {
+        const char *wanted = set->from[i].input;
         if (wanted[0] && strcmp(wanted, name) != 0) continue;
-        *path = cli->calib[i].path;
+        *path = set->from[i].path;
         const struct mpqc_array *a = mpqc_data_array(set->files[i], name);
         bool by_key = a && a->name && strcmp(a->name, name) == 0;
         if (a && (wanted[0] || by_key || only_input)) return a;
@@ -60,19 +62,18 @@ static const struct mpqc_array *array_for(const struct mpqc_calib_set *set,
     return NULL;
 }
 
-static mpqc_status bind_input(struct mpqc_cx *cx, const struct mpqc_cli *cli,
-                              const struct mpqc_graph *g, struct mpqc_calib_set *set, uint32_t i,
-                              uint64_t *samples)
+static mpqc_status bind_input(struct mpqc_cx *cx, const struct mpqc_graph *g,
+                              struct mpqc_calib_set *set, uint32_t i, uint64_t *samples)
 {
     const struct mpqc_value *v = mpqc_value_at(g, g->inputs[i]);
     struct bound_input *in = &set->inputs[i];
     in->type = v->type;
-    in->array = array_for(set, cli, v->name, g->n_inputs == 1, &in->path);
+    in->array = array_for(set, v->name, g->n_inputs == 1, &in->path);
     if (!in->array)
         return MPQC_FAIL(cx, DATA, at_file(NULL, v->name),
-                         "no calibration data for this input; give -calib=%s:PATH, or an .npz with "
-                         "that key",
-                         v->name);
+                         "-%s has no data for this input; give -%s=%s:PATH, or an .npz with that "
+                         "key",
+                         set->flag, set->flag, v->name);
     uint64_t n;
     struct mpqc_data_error err;
     if (v->type.dtype != MPQC_DT_F32)
@@ -83,7 +84,7 @@ static mpqc_status bind_input(struct mpqc_cx *cx, const struct mpqc_cli *cli,
         return MPQC_FAIL(cx, DATA, at_file(in->path, NULL), "%s", err.text);
     if (n == 0)
         return MPQC_FAIL(cx, DATA, at_file(in->path, NULL),
-                         "there are no samples in it; calibration needs at least one");
+                         "there are no samples in it; -%s needs at least one", set->flag);
     if (i > 0 && n != *samples)
         return MPQC_FAIL(cx, DATA, at_file(in->path, NULL),
                          "%llu samples for input '%s', but %llu for '%s'", (unsigned long long)n,
@@ -95,18 +96,18 @@ static mpqc_status bind_input(struct mpqc_cx *cx, const struct mpqc_cli *cli,
 
 /* A flag that names an input which does not exist is a typing error. */
 static mpqc_status check_names(struct mpqc_cx *cx, const struct mpqc_cli *cli,
-                               const struct mpqc_graph *g)
+                               const struct mpqc_graph *g, const struct mpqc_calib_set *set)
 {
-    for (uint32_t i = 0; i < cli->n_calib; i++) {
-        const char *wanted = cli->calib[i].input;
+    for (uint32_t i = 0; i < set->n_from; i++) {
+        const char *wanted = set->from[i].input;
         bool known = !wanted[0];
         for (uint32_t k = 0; k < g->n_inputs && !known; k++)
             known = strcmp(mpqc_value_at(g, g->inputs[k])->name, wanted) == 0;
         if (!known)
             return MPQC_FAIL(cx, USAGE, at_file(cli->model, NULL),
-                             "-calib names input '%s', which the network does not have; its first "
+                             "-%s names input '%s', which the network does not have; its first "
                              "input is '%s'",
-                             wanted, mpqc_value_at(g, g->inputs[0])->name);
+                             set->flag, wanted, mpqc_value_at(g, g->inputs[0])->name);
     }
     return MPQC_OK;
 }
@@ -118,14 +119,26 @@ static mpqc_status open_all(struct mpqc_cx *cx, const struct mpqc_cli *cli,
         return MPQC_FAIL(cx, UNSUPPORTED, at_file(cli->model, NULL),
                          "the network has %u inputs; between 1 and %d are supported", g->n_inputs,
                          MPQC_MAX_INPUTS);
-    MPQC_TRY(check_names(cx, cli, g));
+    MPQC_TRY(check_names(cx, cli, g, set));
     const struct mpqc_type *first = &mpqc_value_at(g, g->inputs[0])->type;
-    for (uint32_t i = 0; i < cli->n_calib; i++) {
+    for (uint32_t i = 0; i < set->n_from; i++) {
         struct mpqc_data_error err;
-        if (mpqc_data_open(cli->calib[i].path, first->rank, first->dims, &set->files[i], &err))
+        if (mpqc_data_open(set->from[i].path, first->rank, first->dims, &set->files[i], &err))
             return MPQC_FAIL(cx, IO, MPQC_NOWHERE, "%s", err.text);
         set->n_files = i + 1;
     }
+    return MPQC_OK;
+}
+
+/* Files, bound to the inputs. */
+static mpqc_status bind_all(struct mpqc_cx *cx, const struct mpqc_cli *cli,
+                            const struct mpqc_graph *g, struct mpqc_calib_set *set)
+{
+    uint64_t samples = 0;
+    MPQC_TRY(open_all(cx, cli, g, set));
+    for (uint32_t i = 0; i < g->n_inputs; i++) MPQC_TRY(bind_input(cx, g, set, i, &samples));
+    set->n_inputs = g->n_inputs;
+    set->samples = samples;
     return MPQC_OK;
 }
 
@@ -136,6 +149,9 @@ mpqc_status mpqc_calib_open(struct mpqc_cx *cx, const struct mpqc_cli *cli,
     struct mpqc_calib_set *set = calloc(1, sizeof *set);
     *out = set;
     if (!set) return MPQC_OOM(cx);
+    set->flag = "calib";
+    set->from = cli->calib;
+    set->n_from = cli->n_calib;
     set->pre = cli->pre;
     if (cli->distill) {
         MPQC_TRY(mpqc_calib_distill(cx, cli, g, &set->distilled));
@@ -143,12 +159,8 @@ mpqc_status mpqc_calib_open(struct mpqc_cx *cx, const struct mpqc_cli *cli,
         set->samples = data->count;
         return MPQC_OK;
     }
-    MPQC_TRY(open_all(cx, cli, g, set));
-    uint64_t samples = 0;
-    for (uint32_t i = 0; i < g->n_inputs; i++)
-        MPQC_TRY(bind_input(cx, cli, g, set, i, &samples));
-    set->n_inputs = g->n_inputs;
-    set->samples = samples;
+    MPQC_TRY(bind_all(cx, cli, g, set));
+    uint64_t samples = set->samples;
     uint64_t limit = cli->calib_count ? cli->calib_count : DEFAULT_CALIB_COUNT;
     if (cli->calib_count > samples)
         mpqc_note(cx, at_file(set->inputs[0].path, NULL),
@@ -156,6 +168,22 @@ mpqc_status mpqc_calib_open(struct mpqc_cx *cx, const struct mpqc_cli *cli,
                   (unsigned long long)cli->calib_count, (unsigned long long)samples);
     *data = (struct mpqc_dataset){
         .count = samples < limit ? samples : limit, .get = get_sample, .user = set};
+    return MPQC_OK;
+}
+
+mpqc_status mpqc_eval_open(struct mpqc_cx *cx, const struct mpqc_cli *cli,
+                           const struct mpqc_graph *g, struct mpqc_calib_set **out,
+                           struct mpqc_dataset *data)
+{
+    struct mpqc_calib_set *set = calloc(1, sizeof *set);
+    *out = set;
+    if (!set) return MPQC_OOM(cx);
+    set->flag = "eval";
+    set->from = cli->eval;
+    set->n_from = cli->n_eval;
+    set->pre = cli->pre;
+    MPQC_TRY(bind_all(cx, cli, g, set));
+    *data = (struct mpqc_dataset){.count = set->samples, .get = get_sample, .user = set};
     return MPQC_OK;
 }
 

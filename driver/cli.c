@@ -104,6 +104,27 @@ static bool is_distill(struct mpqc_cli *cli, const char *value)
 }
 
 /* [input:]PATH; a colon belongs to the path when a file of that whole name exists. */
+static int data_path(struct mpqc_cli_calib *list, uint32_t *n, const char *flag, const char *value,
+                     char *err)
+{
+    if (*n == MPQC_CLI_MAX) {
+        snprintf(err, MPQC_FLAG_ERROR, "-%s is given more than %d times", flag, MPQC_CLI_MAX);
+        return -1;
+    }
+    struct mpqc_cli_calib *c = &list[(*n)++];
+    const char *colon = strchr(value, ':');
+    c->path = value;
+    c->input[0] = '\0';
+    if (colon && access(value, F_OK) != 0 && (size_t)(colon - value) < sizeof c->input) {
+        memcpy(c->input, value, (size_t)(colon - value));
+        c->input[colon - value] = '\0';
+        c->path = colon + 1;
+    }
+    if (*c->path) return 0;
+    snprintf(err, MPQC_FLAG_ERROR, "-%s wants [input:]PATH, not '%s'", flag, value);
+    return -1;
+}
+
 HANDLER(calib)
 {
     CLI;
@@ -113,23 +134,15 @@ HANDLER(calib)
                                        "-calib with it");
         return -1;
     }
-    if (cli->n_calib == MPQC_CLI_MAX) {
-        snprintf(err, MPQC_FLAG_ERROR, "-calib is given more than %d times", MPQC_CLI_MAX);
-        return -1;
-    }
-    struct mpqc_cli_calib *c = &cli->calib[cli->n_calib++];
-    const char *colon = strchr(value, ':');
-    c->path = value;
-    c->input[0] = '\0';
-    if (distill) return 0;
-    if (colon && access(value, F_OK) != 0 && (size_t)(colon - value) < sizeof c->input) {
-        memcpy(c->input, value, (size_t)(colon - value));
-        c->input[colon - value] = '\0';
-        c->path = colon + 1;
-    }
-    if (*c->path) return 0;
-    snprintf(err, MPQC_FLAG_ERROR, "-calib wants [input:]PATH, not '%s'", value);
-    return -1;
+    if (!distill) return data_path(cli->calib, &cli->n_calib, "calib", value, err);
+    cli->calib[cli->n_calib++] = (struct mpqc_cli_calib){.path = value};
+    return 0;
+}
+
+HANDLER(eval)
+{
+    CLI;
+    return data_path(cli->eval, &cli->n_eval, "eval", value, err);
 }
 
 HANDLER(calib_count)
@@ -361,6 +374,9 @@ static const struct mpqc_flag flags[] = {
     {"calib", "[input:]PATH", set_calib,
      ".npy, .npz, IDX, .pb folder, image, or a folder of them; may be repeated; or distill: made "
      "from the network's BatchNorm statistics (distill:weak: from its weights, if it has none)"},
+    {"eval", "[input:]PATH", set_eval,
+     "samples that -max-drop and -pareto are judged by, with -labels of these; without it, those of "
+     "-calib"},
     {"calib-count", "N", set_calib_count, "use the first N samples (default 256)"},
     {"scale", "S", set_scale, "u8 data: x = (u8 / S - mean) / std; default 255"},
     {"mean", "a,b,c", set_mean, "per channel, or one for all; default 0"},

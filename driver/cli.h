@@ -35,6 +35,8 @@ struct mpqc_cli {
     const char *tag;
     struct mpqc_cli_calib calib[MPQC_CLI_MAX];
     uint32_t n_calib;
+    struct mpqc_cli_calib eval[MPQC_CLI_MAX]; /* -eval; none: the samples of -calib */
+    uint32_t n_eval;
     uint64_t calib_count; /* 0: the default */
     enum mpqc_cli_distill distill; /* then n_calib is 1 */
     struct mpqc_preprocess pre; /* complete: defaults filled in */
@@ -65,6 +67,10 @@ struct mpqc_calib_set;
 mpqc_status mpqc_calib_open(struct mpqc_cx *cx, const struct mpqc_cli *cli,
                             const struct mpqc_graph *g, struct mpqc_calib_set **out,
                             struct mpqc_dataset *data) MPQC_MUST_CHECK;
+/* The same for -eval: all samples of it. */
+mpqc_status mpqc_eval_open(struct mpqc_cx *cx, const struct mpqc_cli *cli,
+                           const struct mpqc_graph *g, struct mpqc_calib_set **out,
+                           struct mpqc_dataset *data) MPQC_MUST_CHECK;
 void mpqc_calib_close(struct mpqc_calib_set *);
 /* All samples that there are, whatever -calib-count. */
 uint64_t mpqc_calib_samples(const struct mpqc_calib_set *);

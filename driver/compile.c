@@ -24,8 +24,8 @@ struct job {
     struct mpqc_graph graph;       /* float, then integer */
     struct mpqc_graph float_graph; /* as simplified */
     struct mpqc_pass_cx passes;
-    struct mpqc_calib_set *calib;
-    struct mpqc_dataset data;
+    struct mpqc_calib_set *calib, *eval;
+    struct mpqc_dataset data, eval_data;
     struct mpqc_target target;
     struct mpqc_mixed mixed;
     bool has_mixed;
@@ -49,6 +49,7 @@ static void job_release(struct job *j)
     mpqc_graph_release(&j->float_graph);
     mpqc_graph_release(&j->graph);
     mpqc_calib_close(j->calib);
+    mpqc_calib_close(j->eval);
 }
 
 /* What can be refused before the long work begins. */
@@ -199,6 +200,7 @@ static mpqc_status decide_bits(struct job *j)
     struct mpqc_mixed_job job = {.cx = j->cx, .cli = j->cli, .passes = &j->passes,
                                  .graph = &j->float_graph, .target = &j->target,
                                  .samples = mpqc_calib_samples(j->calib), .out = &j->mixed};
+    if (j->cli->n_eval) job.eval.data = &j->eval_data;
     j->has_mixed = true;
     return mpqc_mixed_decide(&job);
 }
@@ -214,6 +216,8 @@ static mpqc_status compile(struct job *j)
         MPQC_TRY(mpqc_calib_open(j->cx, cli, &j->graph, &j->calib, &j->data));
         j->passes.data = &j->data;
     }
+    if (cli->n_eval)
+        MPQC_TRY(mpqc_eval_open(j->cx, cli, &j->graph, &j->eval, &j->eval_data));
     MPQC_TRY(mpqc_pipeline_run(&j->passes, &j->graph, float_passes, MPQC_LEN(float_passes),
                                &stopped));
     if (!stopped) {

@@ -90,10 +90,12 @@ static mpqc_status check_labels(struct mpqc_mixed_job *j, const int64_t *labels,
     const char *path = j->cli->mixed.labels;
     const struct mpqc_type *t = &mpqc_value_at(j->graph, j->graph->outputs[0])->type;
     int64_t classes = mpqc_type_count(t);
-    if (n != j->samples)
+    uint64_t samples = j->eval.data ? j->eval.data->count : j->samples;
+    if (n != samples)
         return MPQC_FAIL(j->cx, DATA, at_file(path),
-                         "%llu labels, but -calib has %llu samples; there must be one for each",
-                         (unsigned long long)n, (unsigned long long)j->samples);
+                         "%llu labels, but -%s has %llu samples; there must be one for each",
+                         (unsigned long long)n, j->eval.data ? "eval" : "calib",
+                         (unsigned long long)samples);
     for (uint64_t i = 0; i < n; i++)
         if (labels[i] < 0 || labels[i] >= classes)
             return MPQC_FAIL(j->cx, DATA, at_file(path),
@@ -116,6 +118,23 @@ static mpqc_status read_labels(struct mpqc_mixed_job *j, const int64_t **out, ui
     *out = mpqc_arena_copy(&j->passes->keep, labels, *n * sizeof *labels);
     free(labels);
     return status == MPQC_OK && !*out ? MPQC_OOM(j->cx) : status;
+}
+
+/* Which samples judge a plan: those of -eval; else those of -calib that calibration did
+ * not use, where there are as many as it did; else all of -calib. */
+static void choose_eval(struct mpqc_mixed_job *j, const int64_t *labels)
+{
+    struct mpqc_mixed_eval *e = &j->eval;
+    uint64_t used = j->passes->data ? j->passes->data->count : 0;
+    bool rest = !e->data && j->samples >= 2 * used;
+    e->labels = labels;
+    e->what = e->data ? "of -eval" : rest ? "of -calib that calibration left out"
+                                          : "of -calib, most or all of which calibration used";
+    e->first = rest ? used : 0;
+    e->n = (e->data ? e->data->count : j->samples) - e->first;
+    if (!e->data) e->data = j->passes->data;
+    uint64_t most = j->cli->mixed.eval_count;
+    if (most && most < e->n) e->n = most;
 }
 
 /* ---- sensitivity and cost ---- */
@@ -269,7 +288,7 @@ mpqc_status mpqc_mixed_dump_config(const struct mpqc_mixed_job *j)
     return status;
 }
 
-static mpqc_status allocate(struct mpqc_mixed_job *j, const int64_t *labels, uint64_t n_labels)
+static mpqc_status allocate(struct mpqc_mixed_job *j)
 {
     const struct mpqc_mixed_options *o = &j->cli->mixed;
     struct mpqc_mixed *m = j->out;
@@ -279,7 +298,7 @@ static mpqc_status allocate(struct mpqc_mixed_job *j, const int64_t *labels, uin
     const struct mpqc_strategy *s = o->strategy ? o->strategy : mpqc_strategy_find("ilp");
     m->strategy = s->name;
     mpqc_cx_progress(j->cx, "allocate bits", 0, 0);
-    if (o->pareto || o->max_drop_set) return mpqc_mixed_search(j, s, labels, n_labels);
+    if (o->pareto || o->max_drop_set) return mpqc_mixed_search(j, s);
     return s->run(j->cx, &m->bits, &m->budget, &m->allocation);
 }
 
@@ -297,10 +316,12 @@ static mpqc_status decide(struct mpqc_mixed_job *j)
     uint64_t n_labels;
     MPQC_TRY(layers(j));
     MPQC_TRY(read_labels(j, &labels, &n_labels));
-    if (omega_needed(&j->cli->mixed)) MPQC_TRY(sensitivity(j, labels));
+    bool of_calib = !j->eval.data; /* else sensitivities have no labels */
+    choose_eval(j, labels);
+    if (omega_needed(&j->cli->mixed)) MPQC_TRY(sensitivity(j, of_calib ? labels : NULL));
     MPQC_TRY(costs(j));
     resolve_budget(j);
-    MPQC_TRY(allocate(j, labels, n_labels));
+    MPQC_TRY(allocate(j));
     return mpqc_mixed_dump_config(j);
 }
 

@@ -54,6 +54,14 @@ int mpqc_mixed_check(const struct mpqc_cli *cli, char *err);
 #include "driver/mixed_flags.def"
 #undef FLAG
 
+/* Labelled samples to judge plans by: n of them from `first` on. */
+struct mpqc_mixed_eval {
+    const struct mpqc_dataset *data;
+    const int64_t *labels; /* of every sample of data; NULL: none */
+    uint64_t first, n;
+    const char *what;      /* "of -eval" */
+};
+
 /* What the decision knows and was; lives in passes->keep. */
 struct mpqc_mixed {
     struct mpqc_bits bits;
@@ -67,6 +75,7 @@ struct mpqc_mixed {
     /* of -max-drop and -pareto */
     bool searched, missed;
     uint64_t labelled, evaluations;
+    const char *labelled_what; /* which samples these are */
     double float_top1, top1; /* percent; NaN: not evaluated */
 };
 
@@ -78,6 +87,7 @@ struct mpqc_mixed_job {
     struct mpqc_graph *graph;         /* simplified float graph, compact: clones keep ids */
     const struct mpqc_target *target;
     uint64_t samples;                 /* in the calibration files, whatever -calib-count */
+    struct mpqc_mixed_eval eval;      /* data: of -eval, or NULL; the rest is found out */
     struct mpqc_mixed *out;
 };
 /* Decides; sets passes->bits.  Writes -dump-sensitivity, -dump-config, -pareto. */
@@ -85,16 +95,16 @@ mpqc_status mpqc_mixed_decide(struct mpqc_mixed_job *j) MPQC_MUST_CHECK;
 
 /* ---- the parts of it ---- */
 
-/* mixed_search.c: -pareto and -max-drop; labels may be NULL for -pareto alone. */
-mpqc_status mpqc_mixed_search(struct mpqc_mixed_job *j, const struct mpqc_strategy *strategy,
-                              const int64_t *labels, uint64_t n_labels) MPQC_MUST_CHECK;
+/* mixed_search.c: -pareto and -max-drop; j->eval may have no labels for -pareto alone. */
+mpqc_status mpqc_mixed_search(struct mpqc_mixed_job *j, const struct mpqc_strategy *strategy)
+    MPQC_MUST_CHECK;
 /* Writes -dump-config for the plan that bits->chosen is now. */
 mpqc_status mpqc_mixed_dump_config(const struct mpqc_mixed_job *j) MPQC_MUST_CHECK;
 
-/* mixed_evaluate.c: top-1 in percent of the float graph (chosen NULL), or of the
- * integer graph with this plan. */
-mpqc_status mpqc_mixed_evaluate(struct mpqc_mixed_job *j, const uint32_t *chosen,
-                                const int64_t *labels, uint64_t n, double *top1) MPQC_MUST_CHECK;
+/* mixed_evaluate.c: top-1 in percent on j->eval, of the float graph (chosen NULL), or of
+ * the integer graph with this plan. */
+mpqc_status mpqc_mixed_evaluate(struct mpqc_mixed_job *j, const uint32_t *chosen, double *top1)
+    MPQC_MUST_CHECK;
 
 /* mixed_summary.c: the line "bits", and why. */
 void mpqc_mixed_print(const struct mpqc_mixed *m);

@@ -17,9 +17,8 @@ struct run {
     struct mpqc_cx *cx;
     const struct mpqc_engine *engine;
     const struct mpqc_graph *g;
-    const struct mpqc_dataset *data;
-    const int64_t *labels;
-    uint64_t n, done, right; /* done, right: atomic */
+    const struct mpqc_mixed_eval *e;
+    uint64_t done, right; /* atomic */
     struct mpqc_arena arena;
     struct worker *workers;
     unsigned n_workers;
@@ -41,15 +40,16 @@ static mpqc_status run_sample(void *user, unsigned worker, uint64_t index)
     struct run *r = user;
     struct worker *w = &r->workers[worker];
     pthread_mutex_lock(&r->lock);
-    mpqc_status status = r->data->get(r->data->user, r->cx, index, w->in);
+    const struct mpqc_dataset *data = r->e->data;
+    mpqc_status status = data->get(data->user, r->cx, r->e->first + index, w->in);
     pthread_mutex_unlock(&r->lock);
     MPQC_TRY(status);
     MPQC_TRY(r->engine->run(w->runner, (const void *const *)w->in, w->out, NULL, NULL));
     const struct mpqc_type *t = &mpqc_value_at(r->g, r->g->outputs[0])->type;
-    if (arg_max(w->out[0], mpqc_type_count(t)) == r->labels[index])
+    if (arg_max(w->out[0], mpqc_type_count(t)) == r->e->labels[r->e->first + index])
         __atomic_add_fetch(&r->right, 1, __ATOMIC_RELAXED);
     uint64_t done = __atomic_add_fetch(&r->done, 1, __ATOMIC_RELAXED);
-    mpqc_cx_progress(r->cx, "evaluate plan", done, r->n);
+    mpqc_cx_progress(r->cx, "evaluate plan", done, r->e->n);
     return MPQC_OK;
 }
 
@@ -70,18 +70,16 @@ static mpqc_status make_worker(struct run *r, struct worker *w)
 static mpqc_status run_all(struct run *r)
 {
     uint64_t threads = r->cx->threads < 1 ? 1 : r->cx->threads;
-    if (threads > r->n) threads = r->n;
+    if (threads > r->e->n) threads = r->e->n;
     r->workers = MPQC_NEW_ARRAY(&r->arena, struct worker, threads);
     if (!r->workers) return MPQC_OOM(r->cx);
     while (r->n_workers < threads) MPQC_TRY(make_worker(r, &r->workers[r->n_workers++]));
-    return mpqc_for_each(r->n_workers, r->n, run_sample, r);
+    return mpqc_for_each(r->n_workers, r->e->n, run_sample, r);
 }
 
-static mpqc_status top1_of(struct mpqc_mixed_job *j, const struct mpqc_graph *g,
-                           const int64_t *labels, uint64_t n, double *top1)
+static mpqc_status top1_of(struct mpqc_mixed_job *j, const struct mpqc_graph *g, double *top1)
 {
-    struct run r = {.cx = j->cx, .engine = j->passes->engine, .g = g, .data = j->passes->data,
-                    .labels = labels, .n = n};
+    struct run r = {.cx = j->cx, .engine = j->passes->engine, .g = g, .e = &j->eval};
     pthread_mutex_init(&r.lock, NULL);
     mpqc_arena_init(&r.arena, j->cx->allocator);
     mpqc_status status = run_all(&r);
@@ -89,26 +87,25 @@ static mpqc_status top1_of(struct mpqc_mixed_job *j, const struct mpqc_graph *g,
         if (r.workers[i].runner) r.engine->release(r.workers[i].runner);
     pthread_mutex_destroy(&r.lock);
     mpqc_arena_release(&r.arena);
-    *top1 = 100.0 * (double)r.right / (double)n;
+    *top1 = 100.0 * (double)r.right / (double)j->eval.n;
     return status;
 }
 
 static const char *const quantise_only[] = {"quantise"};
 
 static mpqc_status with_plan(struct mpqc_mixed_job *j, struct mpqc_pass_cx *p,
-                             struct mpqc_graph *g, const int64_t *labels, uint64_t n, double *top1)
+                             struct mpqc_graph *g, double *top1)
 {
     bool stopped;
     MPQC_TRY(mpqc_graph_clone(j->cx, j->graph, g, &p->scratch, NULL));
     MPQC_ASSERT(g->n_values == j->graph->n_values);
     MPQC_TRY(mpqc_pipeline_run(p, g, quantise_only, 1, &stopped));
-    return top1_of(j, g, labels, n, top1);
+    return top1_of(j, g, top1);
 }
 
-mpqc_status mpqc_mixed_evaluate(struct mpqc_mixed_job *j, const uint32_t *chosen,
-                                const int64_t *labels, uint64_t n, double *top1)
+mpqc_status mpqc_mixed_evaluate(struct mpqc_mixed_job *j, const uint32_t *chosen, double *top1)
 {
-    if (!chosen) return top1_of(j, j->graph, labels, n, top1);
+    if (!chosen) return top1_of(j, j->graph, top1);
     struct mpqc_bits bits = j->out->bits;
     struct mpqc_options options = *j->passes->options;
     struct mpqc_pass_cx p;
@@ -128,7 +125,7 @@ mpqc_status mpqc_mixed_evaluate(struct mpqc_mixed_job *j, const uint32_t *chosen
     uint32_t verbose = (uint32_t)j->cx->verbose;
     j->cx->verbose = 0; /* notes are for the final plan */
     mpqc_graph_init(&g, j->cx->allocator);
-    mpqc_status status = with_plan(j, &p, &g, labels, n, top1);
+    mpqc_status status = with_plan(j, &p, &g, top1);
     mpqc_graph_release(&g);
     mpqc_pass_cx_release(&p);
     j->cx->verbose = (int)verbose;

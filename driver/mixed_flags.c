@@ -265,6 +265,10 @@ int mpqc_mixed_check(const struct mpqc_cli *cli, char *err)
     if (!eight && (goal || o->n_pins))
         return fail(err, "-wbits and -abits are for the same bits everywhere; together with bounds "
                          "or pins say -pin='.=w4a8', or -candidates");
+    bool evaluates = o->max_drop_set || o->pareto;
+    if (cli->n_eval && !(evaluates && o->labels))
+        return fail(err, "-eval is what -max-drop and -pareto are judged by; give one of these, and "
+                         "-labels=FILE.npy with the class of every sample of -eval");
     if (o->labels && !goal && !o->metric && !o->dump_sensitivity)
         return fail(err, "-labels has no effect here; it is for -max-drop, -pareto and "
                          "-sensitivity");
@@ -272,8 +276,8 @@ int mpqc_mixed_check(const struct mpqc_cli *cli, char *err)
         return fail(err, "-mixed=off contradicts the bounds that are given; leave one of them out");
     if (o->max_drop_set && !o->labels)
         return fail(err, "-max-drop needs the true classes; give -labels=FILE.npy, one for each "
-                         "sample of -calib");
-    if ((o->max_drop_set || o->labels) && cli->n_calib == 0)
+                         "sample of -eval, or of -calib without it");
+    if ((o->max_drop_set || o->labels) && cli->n_calib == 0 && cli->n_eval == 0)
         return fail(err, "-labels without -calib: there are no samples that they could belong to");
     if (o->load_sensitivity && o->metric)
         return fail(err, "-load-sensitivity contradicts -sensitivity: the file says which metric "

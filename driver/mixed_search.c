@@ -32,8 +32,6 @@ struct search {
     struct mpqc_mixed_job *j;
     const struct mpqc_strategy *strategy;
     enum mpqc_resource cost; /* what shall be small */
-    const int64_t *labels;
-    uint64_t n_labels;
     struct tried tried[MAX_TRIED];
     uint32_t n;
     int32_t best; /* index, -1: none yet */
@@ -110,7 +108,7 @@ static mpqc_status judge(struct search *s, int32_t entry)
 {
     struct tried *t = &s->tried[entry];
     if (isnan(t->top1))
-        MPQC_TRY(mpqc_mixed_evaluate(s->j, t->chosen, s->labels, s->n_labels, &t->top1));
+        MPQC_TRY(mpqc_mixed_evaluate(s->j, t->chosen, &t->top1));
     const struct tried *best = s->best < 0 ? NULL : &s->tried[s->best];
     bool good = good_enough(s, t), better = !best;
     if (best && good_enough(s, best)) better = good && t->total[s->cost] < best->total[s->cost];
@@ -226,7 +224,7 @@ static mpqc_status front(struct search *s)
         int32_t entry;
         /* from the precise end, so that a plan without a limit is there first */
         MPQC_TRY(plan_within(s, hi - (hi - lo) * i / (FRONT_POINTS - 1), &entry));
-        if (s->labels) MPQC_TRY(judge(s, entry));
+        if (s->j->eval.labels) MPQC_TRY(judge(s, entry));
     }
     return MPQC_OK;
 }
@@ -261,14 +259,15 @@ static void say_miss(const struct search *s)
               "-max-drop=%g is missed: the most precise plan that the other bounds allow loses "
               "%.2f points (float %.2f %%, integer %.2f %% of %" PRIu64 " samples); it is compiled",
               s->j->cli->mixed.max_drop, m->float_top1 - m->top1, m->float_top1, m->top1,
-              s->n_labels);
+              s->j->eval.n);
 }
 
 static mpqc_status finish(struct search *s)
 {
     struct mpqc_mixed *m = s->j->out;
     m->searched = s->best >= 0;
-    m->labelled = s->n_labels;
+    m->labelled = s->j->eval.n;
+    m->labelled_what = s->j->eval.what;
     if (s->j->cli->mixed.pareto) {
         sort_by_cost(s);
         MPQC_TRY(write_front(s));
@@ -286,8 +285,8 @@ static mpqc_status finish(struct search *s)
 static mpqc_status search(struct search *s)
 {
     const struct mpqc_mixed_options *o = &s->j->cli->mixed;
-    if (s->labels)
-        MPQC_TRY(mpqc_mixed_evaluate(s->j, NULL, s->labels, s->n_labels, &s->j->out->float_top1));
+    if (s->j->eval.labels)
+        MPQC_TRY(mpqc_mixed_evaluate(s->j, NULL, &s->j->out->float_top1));
     if (o->pareto) MPQC_TRY(front(s));
     if (o->max_drop_set) {
         MPQC_TRY(bisect(s));
@@ -296,8 +295,7 @@ static mpqc_status search(struct search *s)
     return finish(s);
 }
 
-mpqc_status mpqc_mixed_search(struct mpqc_mixed_job *j, const struct mpqc_strategy *strategy,
-                              const int64_t *labels, uint64_t n_labels)
+mpqc_status mpqc_mixed_search(struct mpqc_mixed_job *j, const struct mpqc_strategy *strategy)
 {
     const struct mpqc_mixed_options *o = &j->cli->mixed;
     struct search *s = calloc(1, sizeof *s);
@@ -305,8 +303,6 @@ mpqc_status mpqc_mixed_search(struct mpqc_mixed_job *j, const struct mpqc_strate
     s->j = j;
     s->strategy = strategy;
     s->cost = o->minimize_set && o->minimize != MPQC_RES_OMEGA ? o->minimize : MPQC_RES_BYTES;
-    s->labels = labels;
-    s->n_labels = o->eval_count && o->eval_count < n_labels ? o->eval_count : n_labels;
     s->best = -1;
     mpqc_status status = search(s);
     free(s);

@@ -104,9 +104,9 @@ static void print_histogram(const struct mpqc_bits *b)
 static void print_search(const struct mpqc_mixed *m)
 {
     if (isnan(m->top1)) return;
-    printf("search    %" PRIu64 " plans evaluated on %" PRIu64 " labelled samples: float %.2f %%, "
+    printf("search    %" PRIu64 " plans evaluated on %" PRIu64 " labelled samples %s: float %.2f %%, "
            "integer %.2f %%, drop %.2f%s\n",
-           m->evaluations, m->labelled, m->float_top1, m->top1, m->float_top1 - m->top1,
+           m->evaluations, m->labelled, m->labelled_what, m->float_top1, m->top1, m->float_top1 - m->top1,
            m->missed ? " (missed)" : "");
 }
 

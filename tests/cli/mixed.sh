@@ -141,11 +141,17 @@ holds 'front: more bytes, less loss' '
     END { if (NR < 9) print "only " NR " lines" }' "$work/front.csv"
 compiles 'search' -load-sensitivity="$work/s.txt" -max-drop=2 -labels="$labels" -eval-count=48 \
     -o "$work/found/model.so" -dump-config="$work/found.plan" -pareto="$work/front.csv"
-says 'search: told' '^search .*evaluated on 48 labelled samples: float [0-9.]+ %, integer'
+says 'search: told' \
+    '^search .*on 48 labelled samples of -calib that calibration left out: float [0-9.]+ %, integer'
 holds 'search: front has accuracies' 'NR > 1 && ($5 == "" || $6 == "") { print "line " NR }' \
     "$work/front.csv"
 compiles 'search: as pins' -pin="$work/found.plan" -o "$work/b/model.so"
 same 'search: as pins, the same library' "$work/found/model.so" "$work/b/model.so"
+compiles 'held out' -load-sensitivity="$work/s.txt" -max-drop=2 -eval-count=32 \
+    -eval="$data/train-images-idx3-ubyte.gz" -labels="$data/train-labels-idx1-ubyte.gz" \
+    -candidates=w8a8,w4a8 -o "$work/held.so"
+says 'held out: which samples' 'evaluated on 32 labelled samples of -eval: float 9[0-9.]+ %'
+
 compiles 'anything goes' -load-sensitivity="$work/s.txt" -max-drop=100 -labels="$labels" \
     -eval-count=4 -candidates=w4a8,w8a8 -o "$work/b/model.so" -dump-config="$work/b.plan"
 verdict 'anything goes: the cheapest' "$(grep -Ev '^#|=w4a8$' "$work/b.plan")"

@@ -93,6 +93,10 @@ refuses 'two sensitivities' "-load-sensitivity contradicts" "$calib" -max-size=0
 refuses 'smallest of all' "-minimize without a bound on the loss" "$calib" -minimize=size
 refuses 'loss under loss' "-max-omega bounds what" "$calib" -minimize=loss -max-omega=1
 refuses 'count of nothing' "-eval-count without -labels" "$calib" -max-size=0.5x -eval-count=5
+refuses 'eval for nothing' "-eval is what -max-drop and -pareto are judged by" "$calib" \
+    -max-size=0.5x -eval="$images" -labels="$labels"
+refuses 'eval without labels' "-eval is what -max-drop and -pareto are judged by" "$calib" \
+    -pareto=x.csv -eval="$images"
 refuses 'labels for nothing' "-labels has no effect here" "$calib" -labels="$labels"
 refuses 'measure nothing' "-measure contradicts" "$calib" -max-latency=0.9x -cost=analytic \
     -measure=local
@@ -133,6 +137,10 @@ refuses 'pin: a folder' "cannot be read" "$calib" $few -pin="$work/out"
 train=$data/train-labels-idx1-ubyte.gz
 refuses 'labels: too many' "60000 labels, but -calib has 10000 samples" "$calib" $few \
     -max-drop=1 -labels="$train"
+refuses 'labels: too many for -eval' "60000 labels, but -eval has 10000 samples" "$calib" $few \
+    -max-drop=1 -eval="$images" -labels="$train"
+refuses 'eval: of no input' "-eval names input 'y', which the network does not have" "$calib" \
+    $few -max-drop=1 -eval="y:$images" -labels="$labels"
 refuses 'labels: missing' "nolabels.npy" "$calib" $few -max-drop=1 -labels=nolabels.npy
 refuses 'labels: not labels' "t10k-images" "$calib" $few -max-drop=1 -labels="$images"
 head -c 3136 /dev/zero | npy "$work/four.npy" '|u1' '(4, 28, 28)'
