@@ -196,13 +196,16 @@ static int64_t schedule_cost(const struct mpqc_isa *isa, const struct mpqc_linea
     return cost;
 }
 
-static bool fits(const struct mpqc_isa *isa, const struct mpqc_form *f, int64_t m, unsigned nv)
+/* In registers?  What a step takes besides accumulators, activations and weights: products
+ * and constants; the rows that packed weights come from, a mask and an offset. */
+static bool fits(const struct mpqc_isa *isa, const struct mpqc_linear *l,
+                 const struct mpqc_form *f, int64_t m, unsigned nv)
 {
     if (f)
         return m <= MPQC_FORM_POSITIONS &&
                pairs(f, m) * (nv * f->acc + f->pair) + f->registers <= isa->registers;
-    /* what a step takes that is no single instruction: products, constants */
     int64_t temporaries = isa->x_values > 1 ? 3 : isa->acc_per_column > 1 ? 1 : 0;
+    if (l->bits < 8) temporaries += nv + 2;
     return m * nv * isa->acc_per_column + nv * isa->w_values + isa->x_values + temporaries <=
            isa->registers;
 }
@@ -254,7 +257,7 @@ static void try_tiles(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
     make_panels(e, l, nv, &t.panels);
     if (vectors_of(&t) < nv) return; /* there are no more */
     for (t.mh = 1; t.mh <= l->rows && t.mh <= 8; t.mh++) {
-        for (t.mw = 1; t.mw <= l->cols && fits(isa, form, t.mh * t.mw, nv); t.mw++) {
+        for (t.mw = 1; t.mw <= l->cols && fits(isa, l, form, t.mh * t.mw, nv); t.mw++) {
             bool ragged = l->rows % t.mh || l->cols % t.mw;
             for (int variant = 0; variant < 4; variant++) {
                 t.overlap = variant & 1;
@@ -310,7 +313,7 @@ static bool tile_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, u
     t->overlap = flags & TILE_OVERLAP;
     t->rolled = flags & TILE_ROLLED;
     if (flags & TILE_AMX || nv < 1 || nv > 8 || t->mh < 1 || t->mh > l->rows || t->mw < 1 ||
-        t->mw > l->cols || !fits(isa, t->form, t->mh * t->mw, nv) || (t->overlap && l->once))
+        t->mw > l->cols || !fits(isa, l, t->form, t->mh * t->mw, nv) || (t->overlap && l->once))
         return false;
     make_panels(e, l, nv, &t->panels);
     return true;
