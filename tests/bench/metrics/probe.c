@@ -30,7 +30,7 @@ static mpqc_status made_up(void *user, struct mpqc_cx *cx, uint64_t index, void 
         struct mpqc_sens_rng rng = mpqc_sens_rng_make(1, i, index, 0);
         float *x = inputs[i];
         for (int64_t k = 0; k < mpqc_type_count(&g->values[g->inputs[i]].type); k++)
-            x[k] = (float)mpqc_sens_rng_normal(&rng);
+            x[k] = (float)(4 * mpqc_sens_rng_unit(&rng) - 2);
     }
     return MPQC_OK;
 }
