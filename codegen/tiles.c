@@ -2,16 +2,17 @@
  *
  * Which register tile a linear layer is computed in: rows x columns of positions times
  * column vectors.  Tiles that fit the registers are tried; the cheapest by a small
- * cost model wins.  Costs are in tenths of a cycle; only their order matters.
+ * cost model wins, unless the request asks for another (-tune-kernels).  Costs are about
+ * tenths of a cycle; only their order matters.
  */
 #include "codegen/linear.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* The constants below were fitted to some 1,500 measured tiles of 34 layers (bench_kernels
- * -tiles=grid, Zen 5): what they choose is 1.9 % slower than the best on average.  A unit
- * is the time of an eighth of a vpdpbusd. */
+/* The constants below were fitted to some 1,800 measured tiles of 34 layers (bench_kernels
+ * -tiles=grid, Zen 5, vpdpbusd at 8): what they choose is 1.9 % slower than the best of them
+ * on average. */
 #define UNPACK_COST 4 /* of one instruction that unpacks weights */
 /* Of a step where so few chains of dot products wait for each other. */
 #define LATENCY_CHAINS 5
