@@ -80,28 +80,37 @@ def likeness(worker, reference):
     return f"{cosine:.4f}", f"{sqnr:.1f}"
 
 
+def start(network, cpus, options):
+    """A worker for every engine that has a file and starts; the others get a note."""
+    for engine in ENGINES:
+        if engine in network.files:
+            try:
+                worker = Worker(network, engine, cpus, options)
+                worker.sanity()
+                yield worker
+            except Trouble as e:
+                network.notes[engine] = str(e)
+                print(f"peers: {network.name}: {engine} does not run: {e}")
+
+
 def measure(network, cpus, options):
     """Rounds; in a round every engine has one burst; the order rotates from round to round."""
     workers = []
     try:
-        for engine in ENGINES:
-            if engine in network.files:
-                try:
-                    workers.append(Worker(network, engine, cpus, options))
-                except Trouble as e:
-                    network.notes[engine] = str(e)
-        for w in workers:
-            w.sanity()
+        for worker in start(network, cpus, options):
+            workers.append(worker)
         for k in range(options.rounds):
             for i in range(len(workers)):
                 time.sleep(0.02)  # pools spin for a while after their last task
                 workers[(i + k) % len(workers)].burst(options.burst)
+    except Trouble as e:
+        raise Trouble(f"{network.name}: an engine ended while it was measured: {e}") from e
     finally:
         for w in workers:
             w.end()
-    reference = next(w for w in workers if w.engine == "onnxruntime float")
+    reference = next((w for w in workers if w.engine == "onnxruntime float"), None)
     for w in workers:
-        cosine, sqnr = likeness(w, reference)
+        cosine, sqnr = likeness(w, reference) if reference else ("", "")
         ms = np.array(w.times) / 1e6
         yield {"engine": w.engine, "median_ms": f"{np.median(ms):.5f}",
                "min_ms": f"{ms.min():.5f}", "runs": len(ms), "cosine": cosine, "sqnr_db": sqnr}

@@ -39,7 +39,10 @@ def file_digest(path):
 
 def fixed(path, shapes):
     """The network with every dimension of its inputs known: the batch becomes 1."""
-    model = onnx.load(path)
+    try:
+        model = onnx.load(path)
+    except Exception as e:  # protobuf's error or the operating system's
+        raise Trouble(f"{path} cannot be read as an ONNX file: {e}") from e
     weights = {t.name for t in model.graph.initializer}
     inputs = [v for v in model.graph.input if v.name not in weights]
     for v in inputs:
@@ -95,7 +98,10 @@ def samples_for(path, inputs, options):
         if len(inputs) != 1:
             raise Trouble(f"{path} has {len(inputs)} inputs, -calib={given} has data for one; "
                           "leave -calib out")
-        x = np.load(given).astype(np.float32)
+        try:
+            x = np.load(given).astype(np.float32)
+        except (OSError, ValueError) as e:
+            raise Trouble(f"{given} cannot be read as .npy: {e}") from e
         if x[:1].size != np.prod(shapes[0]):
             raise Trouble(f"a sample of {given} has {x[:1].size} numbers, "
                           f"input {inputs[0].name} of {path} wants {np.prod(shapes[0])}")
