@@ -180,7 +180,10 @@ Latency of one inference, batch 1, of the same networks in 8 bits. This page is 
   by minimum. Above 1: mpqc is faster; "goal" is what the project wants with one thread.
   Who quantises to less than {garbage:g} dB (see below) is marked with ! and not counted.
 - The machine of these figures is virtual, and drifts by some percent from minute to minute;
-  the figures of one row were measured together.
+  the figures of one row were measured together. In the middle of all rows the int8 peers'
+  medians lie {peers_busy} above their minima, those of mpqc {mpqc_busy}. The larger these are,
+  the busier the machine was with something else, which slows those down most who need the
+  most cache: then the ratio of the minima is the one to trust.
 """
 
 
@@ -188,9 +191,16 @@ def settings(rows, key):
     return ", ".join(dict.fromkeys(r[key] for r in rows if r[key]))
 
 
+def busy(rows, engines):
+    """How far medians lie above minima, in per cent, as a median over the rows."""
+    excess = sorted(float(r["median_ms"]) / float(r["min_ms"]) - 1 for r in rows
+                    if r["engine"] in engines and r["network"] != CALL)
+    return f"{100 * excess[len(excess) // 2]:.0f} %" if excess else "-"
+
+
 def markdown(path, rows):
     text = [INTRO.format(
-        call=CALL, garbage=GARBAGE,
+        call=CALL, garbage=GARBAGE, peers_busy=busy(rows, PEERS), mpqc_busy=busy(rows, ["mpqc"]),
         **{k: settings(rows, k) for k in
            ("cpu", "cores", "features", "system", "date", "versions", "how")})]
     for threads in counts(rows):
