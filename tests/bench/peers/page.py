@@ -39,7 +39,8 @@ def machine():
 
 def versions():
     here = os.path.dirname(os.path.abspath(__file__))
-    commit = subprocess.run(["git", "-C", here, "rev-parse", "--short", "HEAD"],
+    source = [f":/{folder}" for folder in "codegen driver frontend ir passes runtime".split()]
+    commit = subprocess.run(["git", "-C", here, "log", "-1", "--format=%h", "--", *source],
                             capture_output=True, text=True).stdout.strip()
     return ", ".join([f"ONNX Runtime {version('onnxruntime')}", f"OpenVINO {version('openvino')}",
                       f"NNCF {version('nncf')}", f"LiteRT {version('ai-edge-litert')}",
