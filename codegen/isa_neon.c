@@ -2,7 +2,7 @@
  *
  * AArch64 without the dot product.  Activations are fed as x - 128, so that both
  * factors are signed bytes: a sum of two products is at most 2 * 128 * 127 = 32512
- * and fits 16 bits, which smull and sadalp rely on.
+ * and fits 16 bits, which smlal and sadalp rely on.
  */
 #include "codegen/isa_arm.h"
 
@@ -80,6 +80,79 @@ static LLVMValueRef finish(struct mpqc_emit_cx *e, LLVMValueRef *acc)
     return mpqc_b_intrinsic(e, "llvm.aarch64.neon.addp", &t, 1, acc, 2);
 }
 
+/* ---- fold ---------------------------------------------------------------------------------
+ * A register holds 16 bytes along K of one position or channel.  smull and smlal2 make
+ * eight sums of two products, which sadalp adds in pairs: three instructions for 16
+ * products, and nothing is broadcast.  An accumulator holds four partial sums of one
+ * channel, so a column vector has four. */
+
+static void prepare_fold(struct mpqc_emit_cx *e, struct mpqc_form_step *s)
+{
+    mpqc_isa_arm_signed(e, s);
+    for (unsigned m = 0; m < s->m && s->steps == 2; m++)
+        s->x[m] = mpqc_b_join(e, s->x[m], s->x[m]);
+}
+
+/* Products of half h of two registers. */
+static LLVMValueRef products(struct mpqc_emit_cx *e, LLVMValueRef x, LLVMValueRef w, unsigned h)
+{
+    LLVMTypeRef t = LLVMVectorType(e->i16, 8);
+    LLVMValueRef args[] = {mpqc_b_part(e, x, 8 * h, 8), mpqc_b_part(e, w, 8 * h, 8)};
+    return mpqc_b_intrinsic(e, "llvm.aarch64.neon.smull", &t, 1, args, 2);
+}
+
+static LLVMValueRef add_pairs(struct mpqc_emit_cx *e, LLVMValueRef acc, LLVMValueRef sums)
+{
+    LLVMTypeRef overload[] = {LLVMVectorType(e->i32, 4), LLVMVectorType(e->i16, 8)};
+    return LLVMBuildAdd(
+        e->b, acc, mpqc_b_intrinsic(e, "llvm.aarch64.neon.saddlp", overload, 2, &sums, 1), "");
+}
+
+/* In areas of four groups vector i is channel i, in areas of two it is two channels. */
+static void multiply_fold(struct mpqc_emit_cx *e, const struct mpqc_form_step *s)
+{
+    for (unsigned v = 0; v < s->n; v++) {
+        unsigned i = s->step * s->n + v;
+        for (unsigned m = 0; m < s->m; m++) {
+            LLVMValueRef *acc = &s->acc[4 * m * s->n];
+            LLVMValueRef low = products(e, s->x[m], s->w[v], 0);
+            LLVMValueRef high = products(e, s->x[m], s->w[v], 1);
+            if (s->wide == 4) {
+                acc[i] = add_pairs(e, acc[i], LLVMBuildAdd(e->b, low, high, ""));
+                continue;
+            }
+            acc[2 * i] = add_pairs(e, acc[2 * i], low);
+            acc[2 * i + 1] = add_pairs(e, acc[2 * i + 1], high);
+        }
+    }
+}
+
+static LLVMValueRef finish_fold(struct mpqc_emit_cx *e, LLVMValueRef *acc, unsigned which)
+{
+    LLVMValueRef sum[2] = {finish(e, &acc[0]), finish(e, &acc[2])};
+    (void)which;
+    return finish(e, sum);
+}
+
+static const struct mpqc_form fold = {
+    .name = "fold",
+    .steps = 4,
+    .wide = 4,
+    .even = 2,
+    .pair = 1,
+    .acc = 4,
+    .registers = 16,
+    .dot_cost = 75,
+    .x_cost = 8,
+    .w_cost = 16,
+    .dot_code = 48,
+    .x_code = 8,
+    .w_code = 12,
+    .prepare = prepare_fold,
+    .multiply = multiply_fold,
+    .finish = finish_fold,
+};
+
 const struct mpqc_isa mpqc_isa_neon = {
     .name = "neon",
     .lanes = 4,
@@ -88,9 +161,10 @@ const struct mpqc_isa mpqc_isa_neon = {
     .acc_per_column = 2,
     .x_values = 1,
     .w_values = 1,
-    .dot_cost = 20,
+    .dot_cost = 25,
     .x_cost = 10,
     .w_cost = 5,
+    .forms = {&fold},
     .prepare_x = mpqc_isa_arm_prepare_x,
     .prepare_w = mpqc_isa_arm_prepare_w,
     .dot = dot,

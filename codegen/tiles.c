@@ -205,7 +205,7 @@ static bool fits(const struct mpqc_isa *isa, const struct mpqc_linear *l,
     if (f)
         return m <= MPQC_FORM_POSITIONS &&
                pairs(f, m) * (nv * f->acc + f->pair) + f->registers <= isa->registers;
-    int64_t temporaries = isa->x_values > 1 ? 3 : isa->acc_per_column > 1 ? 1 : 0;
+    int64_t temporaries = isa->x_values > 1 ? 3 : isa->acc_per_column > 1 ? 6 : 0;
     if (l->bits < 8) temporaries += nv + 2;
     return m * nv * isa->acc_per_column + nv * isa->w_values + isa->x_values + temporaries <=
            isa->registers;

@@ -113,14 +113,13 @@ bool mca_find_loop(const char *path, struct mca_loop *out)
     size_t from = 0, to = 0, last = 0;
     int best = 0;
     if (!read_lines(path, &l)) return false;
-    /* Ends come in order, so a loop is innermost unless one that ended before began in it. */
+    /* Ends come in order: no loop that multiplies lies in this one unless it ended before. */
     for (size_t i = 0; i < l.n; i++) {
         size_t head = leads_back(&l, i);
         if (head == i) continue;
-        bool innermost = last <= head;
         struct mca_loop loop = {0};
-        last = i;
-        int macs = innermost ? count(&l, head, i, &loop) : 0;
+        int macs = last <= head ? count(&l, head, i, &loop) : 0;
+        if (macs > 0) last = i;
         if (macs <= best) continue;
         best = macs;
         *out = loop;

@@ -28,7 +28,7 @@ static const struct {
 } rows[] = {
     {"neon", {"cortex-a53", "cortex-a55", "cortex-a72"}, "+neon"},
     {"dotprod", {"cortex-a55", "cortex-a76", "neoverse-n1", "neoverse-v1"}, "+dotprod"},
-    {"i8mm", {"neoverse-v1", "neoverse-n2", "neoverse-v2"}, "+dotprod,+i8mm"},
+    {"i8mm", {"cortex-a510", "neoverse-v1", "neoverse-n2", "neoverse-v2"}, "+dotprod,+i8mm"},
 };
 
 struct options {

@@ -27,7 +27,7 @@ extern const struct mca_multiply mca_multiplies[];
 extern const unsigned mca_n_multiplies;
 #define MCA_MAX_MULTIPLIES 16
 
-/* The innermost loop that multiplies most. */
+/* The loop that multiplies most, with no other such loop in it. */
 struct mca_loop {
     char *text;
     unsigned instructions, loads, stack; /* stack: loads and stores by sp */
