@@ -154,7 +154,8 @@ static mpqc_status depthwise(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
                             .once = l->once,
                             .bias = mpqc_linear_bias(e, l)};
     if (!w.bias) return MPQC_OOM(e->cx);
-    return mpqc_emit_window(e, k, &w, out);
+    return mpqc_window_is_direct(e, &w) ? mpqc_emit_window_direct(e, k, &w, out)
+                                        : mpqc_emit_window(e, k, &w, out);
 }
 
 mpqc_status mpqc_emit_linear(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,

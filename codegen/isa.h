@@ -75,6 +75,10 @@ struct mpqc_isa {
                 const LLVMValueRef *w);
     /* acc_per_column accumulators -> one <n x i32> */
     LLVMValueRef (*finish)(struct mpqc_emit_cx *, LLVMValueRef *acc);
+    /* NULL, or depthwise convolution without interleaving (window_direct.c): n accumulators
+     * of four channels += x0 * w0 + x1 * w1, vectors of 4 n bytes; x1 may be NULL. */
+    void (*direct)(struct mpqc_emit_cx *, unsigned n, LLVMValueRef *acc, LLVMValueRef x0,
+                   LLVMValueRef w0, LLVMValueRef x1, LLVMValueRef w1);
     /* <n x i16> * <n x i16> -> mpqc_mulhrs, n = 8, 16 or 32 */
     LLVMValueRef (*mulhrs)(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
     /* Two equal vectors -> one with elements of half the width, saturated, in the

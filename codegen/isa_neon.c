@@ -153,6 +153,22 @@ static const struct mpqc_form fold = {
     .finish = finish_fold,
 };
 
+/* ---- depthwise ------------------------------------------------------------------------------ */
+
+static void direct(struct mpqc_emit_cx *e, unsigned n, LLVMValueRef *acc, LLVMValueRef x0,
+                   LLVMValueRef w0, LLVMValueRef x1, LLVMValueRef w1)
+{
+    LLVMTypeRef words = LLVMVectorType(e->i32, 4);
+    for (unsigned h = 0; h < n / 2; h++) {
+        LLVMValueRef p = products(e, x0, w0, h);
+        if (x1) p = LLVMBuildAdd(e->b, p, products(e, x1, w1, h), "");
+        for (unsigned i = 0; i < 2; i++) {
+            LLVMValueRef part = LLVMBuildSExt(e->b, mpqc_b_part(e, p, 4 * i, 4), words, "");
+            acc[2 * h + i] = LLVMBuildAdd(e->b, acc[2 * h + i], part, "");
+        }
+    }
+}
+
 const struct mpqc_isa mpqc_isa_neon = {
     .name = "neon",
     .lanes = 4,
@@ -169,6 +185,7 @@ const struct mpqc_isa mpqc_isa_neon = {
     .prepare_w = mpqc_isa_arm_prepare_w,
     .dot = dot,
     .finish = finish,
+    .direct = direct,
     .mulhrs = mpqc_isa_arm_mulhrs,
     .pack16 = mpqc_isa_arm_pack16,
     .pack8 = mpqc_isa_arm_pack8,

@@ -177,5 +177,10 @@ struct mpqc_window {
 mpqc_status mpqc_emit_window(struct mpqc_emit_cx *, const struct mpqc_kernel *,
                              const struct mpqc_window *, struct mpqc_kernel_code *)
     MPQC_MUST_CHECK;
+/* window_direct.c: for targets that do it better without interleaving taps. */
+bool mpqc_window_is_direct(const struct mpqc_emit_cx *, const struct mpqc_window *);
+mpqc_status mpqc_emit_window_direct(struct mpqc_emit_cx *, const struct mpqc_kernel *,
+                                    const struct mpqc_window *, struct mpqc_kernel_code *)
+    MPQC_MUST_CHECK;
 
 #endif
