@@ -197,14 +197,20 @@ static int64_t schedule_cost(const struct mpqc_isa *isa, const struct mpqc_linea
     return cost;
 }
 
+/* Straight-line code has all its weights in view, and LLVM loads them early. */
+#define EARLY_WEIGHTS 8
+
 /* In registers?  What a step takes besides accumulators, activations and weights: products
  * and constants; the rows that packed weights come from, a mask and an offset. */
 static bool fits(const struct mpqc_isa *isa, const struct mpqc_linear *l,
                  const struct mpqc_form *f, int64_t m, unsigned nv)
 {
-    if (f)
-        return m <= MPQC_FORM_POSITIONS &&
-               pairs(f, m) * (nv * f->acc + f->pair) + f->registers <= isa->registers;
+    if (f) {
+        int64_t n = pairs(f, m) * (nv * f->acc + f->pair) + f->registers;
+        int64_t code = mpqc_steps_code(isa, f, l->bits, all_steps(l), m, nv);
+        if (code <= MPQC_UNROLL_BYTES) n += EARLY_WEIGHTS;
+        return m <= MPQC_FORM_POSITIONS && n <= isa->registers;
+    }
     int64_t temporaries = isa->x_values > 1 ? 3 : isa->acc_per_column > 1 ? 6 : 0;
     if (l->bits < 8) temporaries += nv + 2;
     return m * nv * isa->acc_per_column + nv * isa->w_values + isa->x_values + temporaries <=

@@ -69,7 +69,9 @@ static void check(struct fixture *f, const struct mpqc_linear *l)
     assert_int_equal(channels, l->ocg);
     if (t.amx) return; /* its tiles are always of 16 channels */
     int64_t packed = l->bits < 8 && !t.form ? most + 2 : 0; /* rows, mask, offset */
-    assert_true(t.mh * t.mw * most * isa->acc_per_column + packed <= isa->registers);
+    int64_t acc = t.mh * t.mw * most * isa->acc_per_column;
+    if (t.form) acc = (t.mh * t.mw + t.form->pair - 1) / t.form->pair * most * t.form->acc;
+    assert_true(acc + packed <= isa->registers);
     /* padding: at most 3 channels, or a quarter of one vector */
     lanes += t.panels.n_full * mpqc_columns_lanes(&t.panels.full);
     assert_true(lanes - channels <= (isa->lanes >= 16 ? isa->lanes / 4 : 3));
@@ -101,6 +103,28 @@ static void every_layer_gets_a_tile(void **state)
                 check(&f, &l);
             }
         }
+        release(&f);
+    }
+}
+
+/* Which way of multiplying is best where, on targets that have several. */
+static void forms_suit_the_layer(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *target, *many, *one; /* for many positions, for one */
+    } rows[] = {{"aarch64:neon", "fold", "fold"},
+                {"aarch64:dotprod", "lanes", "lanes"},
+                {"aarch64:i8mm", "matrix", "lanes"}};
+    for (size_t i = 0; i < MPQC_LEN(rows); i++) {
+        struct fixture f;
+        struct mpqc_tile t;
+        struct mpqc_linear many = layer(14, 14, 1, 64, 64, 3), one = layer(1, 1, 1, 256, 100, 1);
+        with_target(&f, rows[i].target);
+        mpqc_tile_choose(&f.e, &many, 1, &t);
+        assert_string_equal(t.form->name, rows[i].many);
+        mpqc_tile_choose(&f.e, &one, 1, &t);
+        assert_string_equal(t.form->name, rows[i].one);
         release(&f);
     }
 }
@@ -200,6 +224,7 @@ static void foreign_numbers_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_layer_gets_a_tile),
+                                       cmocka_unit_test(forms_suit_the_layer),
                                        cmocka_unit_test(channels_split_into_vectors),
                                        cmocka_unit_test(numbers_are_tiles),
                                        cmocka_unit_test(foreign_numbers_are_refused)};

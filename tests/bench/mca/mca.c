@@ -95,10 +95,10 @@ static bool report(const struct options *o, const struct mca_layer *l, const str
                         "see %s\n", l->name, cpu, path);
         return false;
     }
-    printf(o->markdown ? "| %s | %s | %u | %u | %.1f | %.1f | %.0f %% | %u |\n"
-                       : "%-20s %-12s %5u %5u %8.1f %8.1f %6.0f %% %6u\n",
-           l->name, cpu, loop->instructions, loop->loads, time, macs / time, 100 * limit / time,
-           loop->stack);
+    if (o->markdown) printf(" %.1f, %.0f %% |", macs / time, 100 * limit / time);
+    else
+        printf("%-20s %-12s %5u %5u %6u %8.1f %8.1f %6.0f %%\n", l->name, cpu, loop->instructions,
+               loop->loads, loop->stack, time, macs / time, 100 * limit / time);
     return true;
 }
 
@@ -114,12 +114,28 @@ static bool one_layer(const struct options *o, const struct mca_layer *l, unsign
         fprintf(stderr, "mpqc-mca: no loop of '%s' multiplies\n", l->name);
         return false;
     }
+    if (o->markdown) printf("| %s | %u | %u |", l->name, loop.instructions, loop.stack);
     for (int c = 0; c < 4 && rows[row].cpus[c]; c++)
         if (!o->cpu || strcmp(o->cpu, rows[row].cpus[c]) == 0)
             ok &= report(o, l, &loop, rows[row].cpus[c], rows[row].attributes);
+    if (o->markdown) puts("");
     if (o->show) puts(loop.text);
     free(loop.text);
     return ok;
+}
+
+static void print_head(const struct options *o, unsigned row)
+{
+    if (!o->markdown) {
+        printf("%s\n%-20s %-12s instr loads  stack   cycles MAC/cycle  limit\n",
+               rows[row].variant, "layer", "core");
+        return;
+    }
+    printf("\n### %s\n\n| layer | instructions | on the stack |", rows[row].variant);
+    for (int c = 0; c < 4 && rows[row].cpus[c]; c++) printf(" %s |", rows[row].cpus[c]);
+    printf("\n|---|---|---|");
+    for (int c = 0; c < 4 && rows[row].cpus[c]; c++) printf("---|");
+    puts("");
 }
 
 static bool all(const struct options *o)
@@ -127,12 +143,7 @@ static bool all(const struct options *o)
     bool ok = true;
     for (unsigned r = 0; r < MPQC_LEN(rows); r++) {
         if (o->row && strcmp(o->row, rows[r].variant) != 0) continue;
-        printf(o->markdown ? "\n### %s\n\n| layer | core | instructions | loads | cycles | "
-                             "MACs/cycle | of the limit | on the stack |\n"
-                             "|---|---|---|---|---|---|---|---|\n"
-                           : "%s\nlayer                core         instr loads   cycles "
-                             "MAC/cycle  limit  stack\n",
-               rows[r].variant);
+        print_head(o, r);
         for (unsigned l = 0; l < MPQC_LEN(layers); l++)
             if (!o->layer || strcmp(o->layer, layers[l].name) == 0)
                 ok &= one_layer(o, &layers[l], r);
