@@ -15,7 +15,7 @@
 struct mpqc_emit_cx;
 
 /* A form of matrix products: another way to multiply, where more than one group of four
- * along K is taken at once.  Some columns: vectors of four lanes, always.
+ * along K is taken at once.  Column vectors have four lanes.
  *
  * A block is up to `steps` groups.  Weights lie [area][lane][4 * wide], so an area holds
  * `wide` groups of all lanes; it is read as `wide` steps of n vectors of 16 bytes, of
