@@ -34,9 +34,10 @@ struct mpqc_form_step {
 struct mpqc_form {
     const char *name;
     unsigned steps, wide, even, pair, acc;
-    /* For the choice of tiles: registers beside accumulators and m of x; tenths of a cycle
-     * and bytes of code of a block: per pair and vector, per position, per vector. */
-    unsigned registers, dot_cost, x_cost, w_cost, dot_code, x_code, w_code;
+    /* For the choice of tiles: registers beside accumulators and m of x; accumulators that
+     * keep the multipliers busy; tenths of a cycle and bytes of code of a block: per pair and
+     * vector, per position, per vector. */
+    unsigned registers, chains, dot_cost, x_cost, w_cost, dot_code, x_code, w_code;
     /* what acc accumulators start from, given the bias; NULL: zero, and it is added last */
     void (*begin)(struct mpqc_emit_cx *, LLVMValueRef bias, LLVMValueRef *acc);
     /* x holds 4 * steps bytes of each position, and is replaced */

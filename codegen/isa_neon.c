@@ -142,6 +142,7 @@ static const struct mpqc_form fold = {
     .pair = 1,
     .acc = 4,
     .registers = 16,
+    .chains = 8,
     .dot_cost = 75,
     .x_cost = 8,
     .w_cost = 16,

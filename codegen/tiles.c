@@ -138,7 +138,9 @@ static int64_t form_cost(const struct mpqc_form *f, const struct mpqc_linear *l,
                          unsigned nv)
 {
     int64_t steps = l->n_outer * l->n_inner * mpqc_form_steps(f, l->k4);
-    int64_t block = pairs(f, m) * nv * f->dot_cost + m * f->x_cost +
+    int64_t dots = pairs(f, m) * nv * f->dot_cost, chains = pairs(f, m) * nv * f->acc;
+    if (chains < f->chains) dots = dots * f->chains / chains; /* latency */
+    int64_t block = dots + m * f->x_cost +
                     nv * (f->w_cost + (int64_t)f->steps * UNPACK_COST * mpqc_unpack_ops(l->bits));
     return steps * block / f->steps;
 }
