@@ -24,6 +24,7 @@ static void shape_key(const struct mpqc_linear *l, struct mpqc_buf *key)
                     (long long)l->outer_step, (long long)l->n_inner, (long long)l->inner_step,
                     (long long)l->run, l->exact);
     if (l->bits < 8) mpqc_buf_printf(key, " w%u", l->bits);
+    if (l->x_bytes > 1) mpqc_buf_puts(key, " wide");
     mpqc_buf_puts(key, l->once ? " once" : "");
 }
 
@@ -158,11 +159,28 @@ static mpqc_status depthwise(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
                                         : mpqc_emit_window(e, k, &w, out);
 }
 
+/* The same templates with the wide steps of the instruction set. */
+static mpqc_status wide(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
+                        const struct mpqc_linear *l, struct mpqc_kernel_code *out)
+{
+    const struct mpqc_target *before = e->target;
+    struct mpqc_isa isa = mpqc_isa_with_wide_steps(before);
+    struct mpqc_target target = *before;
+    target.isa = &isa;
+    e->target = &target;
+    bool window = l->groups > 1 && l->icg == 1 && l->ocg == 1;
+    mpqc_status status = window ? mpqc_emit_wide_window(e, k, l, out)
+                                : mpqc_emit_gemm(e, k, l, out);
+    e->target = before;
+    return status;
+}
+
 mpqc_status mpqc_emit_linear(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
                              struct mpqc_kernel_code *out)
 {
     struct mpqc_linear l;
     MPQC_TRY(mpqc_linear_read(e, k, &l));
+    if (l.x_bytes > 1) return wide(e, k, &l, out);
     return l.groups > 1 && l.icg == 1 && l.ocg == 1 ? depthwise(e, k, &l, out)
                                                     : mpqc_emit_gemm(e, k, &l, out);
 }

@@ -45,16 +45,18 @@ static LLVMValueRef binary(struct mpqc_emit_cx *e, const char *name, LLVMValueRe
     return mpqc_b_intrinsic(e, name, &t, 1, args, 2);
 }
 
-/* mpqc_rescale: |q - zero| <= 255, so the shift by 7 stays in 16 bits. */
+/* mpqc_rescale: |q - zero| <= 255, so the shift by 7 stays in 16 bits; mpqc_mulhrs of an
+ * i16. */
 static LLVMValueRef rescale(struct mpqc_emit_cx *e, const struct mpqc_node *n, LLVMValueRef q)
 {
     const struct mpqc_type *in = type_of(e, n->in[0]);
     LLVMTypeRef t = mpqc_b_vec(e->i16, LLVMGetVectorSize(LLVMTypeOf(q)));
+    int64_t mult = mpqc_attr_int(n, MPQC_ATTR_MULT);
+    if (in->dtype == MPQC_DT_I16) return e->target->isa->mulhrs(e, q, mpqc_b_splat(e, t, mult));
     LLVMValueRef d = is_signed(in->dtype) ? LLVMBuildSExt(e->b, q, t, "")
                                           : LLVMBuildZExt(e->b, q, t, "");
     d = LLVMBuildSub(e->b, d, mpqc_b_splat(e, t, in->quant->zero[0]), "");
     d = LLVMBuildShl(e->b, d, mpqc_b_splat(e, t, 7), "");
-    int64_t mult = mpqc_attr_int(n, MPQC_ATTR_MULT);
     return e->target->isa->mulhrs(e, d, mpqc_b_splat(e, t, mult));
 }
 

@@ -138,7 +138,8 @@ static mpqc_status sum_rows(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
     mpqc_vid res = mpqc_kernel_residual(e, k);
     int64_t stride, same;
     struct mpqc_linear l = {.x = n->in[0], .batch = 1, .rows = 1, .flat = true, .groups = 1,
-                            .ocg = 1, .kh = 1, .kw = 1, .n_outer = 1, .n_inner = 1, .bits = 8};
+                            .ocg = 1, .kh = 1, .kw = 1, .n_outer = 1, .n_inner = 1, .bits = 8,
+                            .x_bytes = 1, .per_lane = 4};
     bool ok = line(x, px, from, x->rank, &l.run, &stride) && (l.run == 1 || stride == 1) &&
               line(x, px, 0, from, &l.cols, &l.x_col) && line(y, py, 0, from, &same, &l.out_col);
     if (ok && res != MPQC_NONE)

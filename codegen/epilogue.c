@@ -88,15 +88,19 @@ static bool is_signed(const struct mpqc_graph *g, mpqc_vid v)
 static mpqc_status read_narrow(struct mpqc_emit_cx *e, const struct mpqc_node *n,
                                struct mpqc_epilogue *ep)
 {
-    ep->narrow = true;
     ep->frac = (int)mpqc_attr_int_or(n, MPQC_ATTR_FRAC, 0);
     ep->zero = (int32_t)mpqc_attr_int_or(n, MPQC_ATTR_ZERO, 0);
     enum mpqc_dtype t = mpqc_value_at(e->graph, n->out[0])->type.dtype;
     ep->lo = (int32_t)mpqc_attr_int_or(n, MPQC_ATTR_LO, mpqc_dtypes[t].min);
     ep->hi = (int32_t)mpqc_attr_int_or(n, MPQC_ATTR_HI, mpqc_dtypes[t].max);
+    if (t == MPQC_DT_I16 && ep->zero == 0) {
+        ep->clamp = true;
+        return MPQC_OK;
+    }
     if (mpqc_dtypes[t].bytes != 1)
         return MPQC_FAIL(e->cx, UNSUPPORTED, mpqc_node_where(n),
                          "no code generator narrows to '%s'", mpqc_dtypes[t].text);
+    ep->narrow = true;
     if (is_signed(e->graph, n->out[0])) {
         ep->flip = true;
         ep->zero += 128;
@@ -120,6 +124,7 @@ static mpqc_status read_chain(struct mpqc_emit_cx *e, const struct mpqc_kernel *
             ep->residual = n->in[0];
             ep->residual_zero = zero_of(e->graph, n->in[0]);
             ep->residual_signed = is_signed(e->graph, n->in[0]);
+            ep->residual_wide = mpqc_value_at(e->graph, n->in[0])->type.dtype == MPQC_DT_I16;
             ep->residual_mult = (int32_t)mpqc_attr_int(n, MPQC_ATTR_MULT);
             break;
         case MPQC_OP_ADD: break;
@@ -248,7 +253,8 @@ static void add_key(const struct mpqc_epilogue *ep, struct mpqc_buf *key)
                     ep->mult_kind == MPQC_PARAM_UNIFORM ? ep->mult : 0);
     if (ep->residual != MPQC_NONE)
         mpqc_buf_printf(key, "|add %d:%d:%d", ep->residual_zero, ep->residual_mult,
-                        (int)ep->residual_signed);
+                        (int)ep->residual_signed + 2 * (int)ep->residual_wide);
+    if (ep->clamp) mpqc_buf_printf(key, "|clamp %d:%d:%d", ep->frac, ep->lo, ep->hi);
     if (ep->narrow)
         mpqc_buf_printf(key, "|narrow %d:%d:%d:%d:%d", ep->frac, ep->zero, ep->lo, ep->hi,
                         (int)ep->flip);

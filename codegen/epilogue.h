@@ -17,8 +17,9 @@ struct mpqc_epilogue {
     int32_t shift, mult; /* when uniform */
     mpqc_vid residual;   /* MPQC_NONE: none */
     int32_t residual_zero, residual_mult;
-    bool residual_signed;
-    bool narrow; /* else i16 is stored */
+    bool residual_signed, residual_wide; /* wide: i16 with zero point 0 */
+    bool narrow; /* to 8 bits; else i16 is stored, if `clamp` within [lo, hi] */
+    bool clamp;
     int frac;
     /* Of the narrowed value; `flip` says that all three have had 128 added because the
      * type is signed, to be undone by xor 0x80. */

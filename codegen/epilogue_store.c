@@ -159,23 +159,32 @@ static int packed_channel(const struct chunk *k, unsigned p, unsigned i)
                                 : 2 * L * p + L * v + 4 * j + i % 4);
 }
 
+/* What mpqc_rescale, or mpqc_mulhrs of an i16, multiplies. */
+static LLVMValueRef residual_factor(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep,
+                                    LLVMValueRef q)
+{
+    LLVMTypeRef wide = LLVMVectorType(e->i16, LLVMGetVectorSize(LLVMTypeOf(q)));
+    if (ep->residual_wide) return q;
+    LLVMValueRef d = ep->residual_signed ? LLVMBuildSExt(e->b, q, wide, "")
+                                         : LLVMBuildZExt(e->b, q, wide, "");
+    d = LLVMBuildShl(e->b, d, splat_like(e, d, 7), "");
+    return LLVMBuildSub(e->b, d, splat_like(e, d, 128 * ep->residual_zero), "");
+}
+
 static void add_residual(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, struct chunk *k,
                          LLVMValueRef position, unsigned valid)
 {
-    LLVMValueRef p = mpqc_b_gep(
-        e, ep->residual_in,
-        LLVMBuildNSWAdd(e->b, position, mpqc_b_i64(e, k->at), ""));
+    unsigned bytes = ep->residual_wide ? 2 : 1;
+    LLVMValueRef at = LLVMBuildNSWAdd(e->b, position, mpqc_b_i64(e, k->at), "");
+    LLVMValueRef p = mpqc_b_gep(e, ep->residual_in,
+                                bytes == 1 ? at : mpqc_b_madd(e, at, bytes, mpqc_b_i64(e, 0)));
     /* Behind the last channel may lie what another thread writes, or nothing at all. */
-    LLVMValueRef bytes = mpqc_b_load_bytes(e, p, valid, k->n, true);
+    LLVMValueRef in = mpqc_b_load_bytes(e, p, bytes * valid, bytes * k->n, true);
+    if (bytes == 2) in = mpqc_b_as(e, in, e->i16, k->n);
     for (unsigned q = 0; q < k->n_pairs; q++) {
         int order[64];
         for (unsigned i = 0; i < k->n16; i++) order[i] = packed_channel(k, q, i);
-        LLVMValueRef part = mpqc_b_shuffle(e, bytes, bytes, order, k->n16);
-        LLVMTypeRef wide = LLVMVectorType(e->i16, k->n16);
-        LLVMValueRef d = ep->residual_signed ? LLVMBuildSExt(e->b, part, wide, "")
-                                             : LLVMBuildZExt(e->b, part, wide, "");
-        d = LLVMBuildShl(e->b, d, splat_like(e, d, 7), "");
-        d = LLVMBuildSub(e->b, d, splat_like(e, d, 128 * ep->residual_zero), "");
+        LLVMValueRef d = residual_factor(e, ep, mpqc_b_shuffle(e, in, in, order, k->n16));
         d = e->target->isa->mulhrs(e, d, splat_like(e, d, ep->residual_mult));
         k->t[q] = call2(e, "llvm.sadd.sat", k->t[q], d);
     }
@@ -250,11 +259,24 @@ static LLVMValueRef by_vector_table(struct mpqc_emit_cx *e, const struct mpqc_ep
     return e->target->isa->lookup(e, ep->table, bytes);
 }
 
+/* Rounds, and clamps to [lo, hi]. */
+static void clamp(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, struct chunk *k)
+{
+    for (unsigned p = 0; p < k->n_pairs; p++) {
+        LLVMValueRef t = k->t[p];
+        if (ep->frac > 0) t = e->target->isa->mulhrs(e, t, splat_like(e, t, 1 << (15 - ep->frac)));
+        if (ep->lo > INT16_MIN) t = call2(e, "llvm.smax", t, splat_like(e, t, ep->lo));
+        if (ep->hi < INT16_MAX) t = call2(e, "llvm.smin", t, splat_like(e, t, ep->hi));
+        k->t[p] = t;
+    }
+}
+
 static void store_chunk(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, struct chunk *k,
                         LLVMValueRef position, unsigned valid)
 {
     LLVMValueRef at = LLVMBuildNSWAdd(e->b, position, mpqc_b_i64(e, k->at), "");
     if (!ep->narrow) {
+        if (ep->clamp) clamp(e, ep, k);
         LLVMValueRef all = k->n_pairs == 2 ? mpqc_b_join(e, k->t[0], k->t[1]) : k->t[0];
         LLVMValueRef bytes = mpqc_b_as(e, in_order(e, k, all), e->i8, 2 * k->n);
         at = mpqc_b_madd(e, at, 2, mpqc_b_i64(e, 0));

@@ -71,9 +71,10 @@ struct place {
     unsigned i, n;
 };
 
+/* Of weights that are not packed. */
 static int64_t step_bytes(const struct gemm *q)
 {
-    return 4 * mpqc_columns_lanes(q->c);
+    return q->l->per_lane * mpqc_columns_lanes(q->c);
 }
 
 /* Step k of `all` that start with a bundle at w. */
@@ -102,14 +103,15 @@ static LLVMValueRef load_weights(struct gemm *q, struct place from, unsigned v, 
 {
     struct mpqc_emit_cx *e = q->e;
     struct mpqc_packing form = mpqc_packing_of(q->l->bits);
-    LLVMTypeRef t = LLVMVectorType(e->i8, 4 * q->c->lanes[v]);
-    int64_t row_bytes = 4 * mpqc_columns_lanes(q->c), at = from.at + 4 * column;
-    if (form.n == 0) return mpqc_b_load(e, t, mpqc_b_gep_const(e, from.w, at), 16);
+    unsigned per = q->l->per_lane;
+    LLVMTypeRef t = LLVMVectorType(e->i8, per * q->c->lanes[v]);
+    int64_t row_bytes = per * mpqc_columns_lanes(q->c), at = from.at + per * column;
+    if (form.n == 0) return mpqc_b_load(e, t, mpqc_b_gep_const(e, from.w, at), 4 * per);
     LLVMValueRef code = NULL;
     for (unsigned p = 0; p < form.n; p++) {
         unsigned bits = form.bits[p], row = from.i / (8 / bits);
         LLVMValueRef bytes =
-            mpqc_b_load(e, t, mpqc_b_gep_const(e, from.w, at + row * row_bytes), 16);
+            mpqc_b_load(e, t, mpqc_b_gep_const(e, from.w, at + row * row_bytes), 4 * per);
         LLVMValueRef part = unpack_plane(q, bytes, bits, from.i, form.shift[p]);
         code = code ? LLVMBuildOr(e->b, code, part, "") : part;
         at += (from.n * bits + 7) / 8 * row_bytes;
@@ -117,7 +119,7 @@ static LLVMValueRef load_weights(struct gemm *q, struct place from, unsigned v, 
     return LLVMBuildSub(e->b, code, mpqc_b_splat(e, t, 1 << (q->l->bits - 1)), "");
 }
 
-/* One step of four: `bytes` of them exist (4, or fewer where exact loads are needed). */
+/* One step of four bytes: `bytes` of them exist (4, or fewer where exact loads are needed). */
 static void step(struct gemm *q, LLVMValueRef x, int64_t x_at, struct place from, unsigned set,
                  unsigned bytes)
 {
@@ -305,7 +307,7 @@ static void finish_rolled(struct gemm *q, const LLVMValueRef *bias, LLVMValueRef
                           LLVMValueRef residual)
 {
     struct mpqc_emit_cx *e = q->e;
-    int64_t m = q->mh * q->mw, bytes = step_bytes(q), at;
+    int64_t m = q->mh * q->mw, bytes = 4 * mpqc_columns_lanes(q->c), at;
     LLVMTypeRef words = LLVMVectorType(e->i32, q->e->target->isa->lanes);
     LLVMTypeRef type =
         LLVMArrayType2(words, (uint64_t)((m * bytes + 4 * e->target->isa->lanes - 1) /

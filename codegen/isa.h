@@ -92,6 +92,15 @@ struct mpqc_isa {
     LLVMValueRef (*lookup)(struct mpqc_emit_cx *, LLVMValueRef table, LLVMValueRef index);
 };
 
+/* A target's record with the step for 16-bit activations in place of the bytes' (isa_wide.c):
+ * one accumulator lane takes two products, x is <2n x i16> there, w is [lane][2].  All rows
+ * of an architecture do it alike. */
+struct mpqc_target;
+struct mpqc_isa mpqc_isa_with_wide_steps(const struct mpqc_target *);
+/* Lane by lane: acc <n x i32> + x <n x i16> * w <n x i8>. */
+LLVMValueRef mpqc_isa_wide_add(struct mpqc_emit_cx *, LLVMValueRef acc, LLVMValueRef x,
+                               LLVMValueRef w);
+
 /* For records: finish when acc_per_column is 1, and what plain LLVM can do everywhere. */
 LLVMValueRef mpqc_isa_finish_one(struct mpqc_emit_cx *, LLVMValueRef *acc);
 LLVMValueRef mpqc_isa_plain_mulhrs(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);

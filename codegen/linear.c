@@ -78,10 +78,11 @@ static mpqc_status check_operands(struct mpqc_emit_cx *e, const struct mpqc_node
         if (w->type.quant->zero[i] != 0)
             return MPQC_FAIL(e->cx, UNSUPPORTED, mpqc_node_where(n),
                              "weights must be symmetric (zero point 0)");
-    if (mpqc_dtypes[x->type.dtype].bytes != 1 ||
-        mpqc_dtypes[x->type.dtype].kind != MPQC_KIND_UINT)
+    bool bytes = mpqc_dtypes[x->type.dtype].bytes == 1 &&
+                 mpqc_dtypes[x->type.dtype].kind == MPQC_KIND_UINT;
+    if (!bytes && x->type.dtype != MPQC_DT_I16)
         return MPQC_FAIL(e->cx, UNSUPPORTED, mpqc_node_where(n),
-                         "activations must be unsigned 8-bit integers");
+                         "activations must be unsigned 8-bit or signed 16-bit integers");
     return MPQC_OK;
 }
 
@@ -155,6 +156,14 @@ static unsigned storage_bits(const struct mpqc_linear *l, unsigned bits)
     return 10 * mpqc_packed_rows(bits, l->k4) <= 9 * l->k4 ? bits : 8;
 }
 
+/* From elements of x to bytes. */
+static void scale_input(struct mpqc_linear *l)
+{
+    int64_t *const v[] = {&l->x_first, &l->x_batch,    &l->x_row,     &l->x_col,
+                          &l->run,     &l->outer_step, &l->inner_step};
+    for (size_t i = 0; i < MPQC_LEN(v); i++) *v[i] *= l->x_bytes;
+}
+
 mpqc_status mpqc_linear_read(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
                              struct mpqc_linear *l)
 {
@@ -181,6 +190,9 @@ mpqc_status mpqc_linear_read(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
             return MPQC_FAIL(e->cx, BUG, mpqc_node_where(n),
                              "the rows of a matrix product do not lie in one line");
     }
+    l->x_bytes = mpqc_dtypes[mpqc_value_at(e->graph, l->x)->type.dtype].bytes;
+    l->per_lane = 4 / l->x_bytes;
+    scale_input(l);
     l->k4 = (l->run + 3) / 4;
     l->bits = storage_bits(l, mpqc_dtypes[mpqc_value_at(e->graph, n->in[1])->type.dtype].bits);
     l->once = mpqc_kernel_in_place(e, k);

@@ -25,9 +25,10 @@ struct mpqc_linear {
     int64_t out_batch, out_row, out_col;
     int64_t res_batch, res_row, res_col;
     /* Summation: n_outer x n_inner runs of `run` bytes; each takes k4 = ceil(run / 4)
-     * steps of four, the last filled up with zero weights. */
+     * steps of four bytes, the last filled up with zero weights. */
     int64_t n_outer, outer_step, n_inner, inner_step, run, k4;
     unsigned bits; /* of stored weights: 8, or packed, see pack_weights.c */
+    unsigned x_bytes, per_lane; /* of an activation: 1 or 2; weights of a lane in a step: 4 or 2 */
     bool exact; /* bytes behind the value may not be read, and steps reach behind it */
     bool once;  /* each position may be computed once only: the residual is in place */
 };
@@ -129,7 +130,7 @@ struct mpqc_packing {
     unsigned bits[2], shift[2]; /* of a plane; where they belong in the code */
 };
 struct mpqc_packing mpqc_packing_of(unsigned bits);
-/* Rows of 4 bytes a lane that `steps` steps take, which begin with a bundle. */
+/* Rows of per_lane bytes a lane that `steps` steps take, which begin with a bundle. */
 int64_t mpqc_packed_rows(unsigned bits, int64_t steps);
 /* Instructions that unpack one vector. */
 unsigned mpqc_unpack_ops(unsigned bits);
@@ -140,8 +141,8 @@ int64_t mpqc_panel_bytes(const struct mpqc_linear *, const struct mpqc_columns *
 int64_t mpqc_group_bytes(const struct mpqc_linear *, const struct mpqc_panels *);
 /* Steps of a run that are stored if the layer takes a form. */
 int64_t mpqc_form_steps(const struct mpqc_form *, int64_t k4);
-/* Weights in the order of computation: [group][panel][run][k4][column lane][4], with
- * [bundle][row] for [k4] where they are packed, and
+/* Weights in the order of computation: [group][panel][run][k4][column lane][per_lane],
+ * with [bundle][row] for [k4] where they are packed, and
  * sum_of[oc], the sum of each output channel's weights.  A form (or NULL) has its own
  * order of the bytes of a few steps.  NULL: out of memory. */
 int8_t *mpqc_pack_weights(struct mpqc_emit_cx *, const struct mpqc_linear *,
@@ -181,6 +182,11 @@ mpqc_status mpqc_emit_window(struct mpqc_emit_cx *, const struct mpqc_kernel *,
 bool mpqc_window_is_direct(const struct mpqc_emit_cx *, const struct mpqc_window *);
 mpqc_status mpqc_emit_window_direct(struct mpqc_emit_cx *, const struct mpqc_kernel *,
                                     const struct mpqc_window *, struct mpqc_kernel_code *)
+    MPQC_MUST_CHECK;
+
+/* Depthwise convolution of 16-bit activations (emit_wide.c). */
+mpqc_status mpqc_emit_wide_window(struct mpqc_emit_cx *, const struct mpqc_kernel *,
+                                  const struct mpqc_linear *, struct mpqc_kernel_code *)
     MPQC_MUST_CHECK;
 
 #endif

@@ -40,7 +40,7 @@ unsigned mpqc_unpack_ops(unsigned bits)
 
 int64_t mpqc_run_bytes(const struct mpqc_linear *l, const struct mpqc_columns *c)
 {
-    return mpqc_packed_rows(l->bits, l->k4) * 4 * mpqc_columns_lanes(c);
+    return mpqc_packed_rows(l->bits, l->k4) * l->per_lane * mpqc_columns_lanes(c);
 }
 
 int64_t mpqc_panel_bytes(const struct mpqc_linear *l, const struct mpqc_columns *c)
@@ -63,7 +63,7 @@ int64_t mpqc_form_steps(const struct mpqc_form *f, int64_t k4)
 /* A panel at work. */
 struct packer {
     const struct mpqc_linear *l;
-    int64_t wide; /* groups of four of a lane that lie side by side */
+    int64_t wide; /* steps of a lane that lie side by side */
     const int8_t *w; /* the panel's first channel of the first tap */
     int64_t lanes, valid;
 };
@@ -72,12 +72,13 @@ struct packer {
  * taps; index i in it counts taps and input channels.  Padding is 0, whatever it meets. */
 static int weight_at(const struct packer *p, int64_t r, int64_t k, int64_t at)
 {
-    int64_t area = k / p->wide * p->wide, wide = p->l->k4 - area;
+    int64_t area = k / p->wide * p->wide, wide = p->l->k4 - area, per = p->l->per_lane;
+    int64_t run = p->l->run / p->l->x_bytes;
     if (wide > p->wide) wide = p->wide;
-    at += (k - area) * 4 * p->lanes;
-    int64_t i = 4 * area + at % (4 * wide), lane = at / (4 * wide);
-    if (i >= p->l->run || lane >= p->valid) return 0;
-    return p->w[(r * p->l->run + i) * p->l->groups * p->l->ocg + lane];
+    at += (k - area) * per * p->lanes;
+    int64_t i = per * area + at % (per * wide), lane = at / (per * wide);
+    if (i >= run || lane >= p->valid) return 0;
+    return p->w[(r * run + i) * p->l->groups * p->l->ocg + lane];
 }
 
 /* Steps [from, from + n) of run r, at most a bundle. */
@@ -85,11 +86,12 @@ static int8_t *pack_bundle(const struct packer *p, int64_t r, int64_t from, int6
 {
     struct mpqc_packing form = mpqc_packing_of(p->l->bits);
     int half = 1 << (p->l->bits - 1);
+    int64_t per = p->l->per_lane;
     for (unsigned plane = 0; plane < form.n; plane++) {
         unsigned bits = form.bits[plane], mask = (1u << bits) - 1;
         int64_t per_row = 8 / bits;
         for (int64_t row = 0; row < plane_rows(bits, n); row++) {
-            for (int64_t at = 0; at < 4 * p->lanes; at++, to++) {
+            for (int64_t at = 0; at < per * p->lanes; at++, to++) {
                 unsigned byte = 0;
                 for (int64_t s = 0; s < per_row && row * per_row + s < n; s++) {
                     int64_t k = from + row * per_row + s;
@@ -115,7 +117,7 @@ static int8_t *pack_panel(const struct mpqc_linear *l, const struct mpqc_columns
                 to = pack_bundle(&p, r, k, n, to);
                 continue;
             }
-            for (int64_t at = 0; at < 4 * p.lanes; at++)
+            for (int64_t at = 0; at < l->per_lane * p.lanes; at++)
                 *to++ = (int8_t)weight_at(&p, r, k, at);
         }
     }

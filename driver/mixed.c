@@ -26,16 +26,37 @@ static mpqc_status fill_allowed(struct mpqc_mixed_job *j)
     if (!b->allowed) return MPQC_OOM(j->cx);
     for (uint32_t l = 0; l < b->n_layers; l++)
         for (uint32_t c = 0; c < mpqc_n_choices; c++) {
-            bool own = b->layer[l].weights != MPQC_NONE;
-            b->allowed[(size_t)l * mpqc_n_choices + c] = own || mpqc_choices[c].weight_bits == 8;
+            bool weights = b->layer[l].weights != MPQC_NONE || mpqc_choices[c].weight_bits == 8;
+            bool input = !b->layer[l].no_wide || !mpqc_choice_wide(c);
+            b->allowed[(size_t)l * mpqc_n_choices + c] = weights && input;
         }
     return MPQC_OK;
 }
 
-/* -candidates: pins are exempt, and layers that can have none of them. */
-static void restrict_candidates(struct mpqc_bits *b, uint32_t candidates)
+/* Choices that layer l may have because another one, whose input is its own, is pinned to
+ * 16 bits. */
+static uint32_t wide_by_ties(const struct mpqc_bits *b, uint32_t l)
 {
-    for (uint32_t l = 0; candidates && l < b->n_layers; l++) {
+    uint32_t wide = 0;
+    bool tied = false;
+    for (uint32_t k = 0; k < b->n_layers; k++)
+        tied = tied || (b->layer[k].pinned >= 0 && mpqc_choice_wide((uint32_t)b->layer[k].pinned) &&
+                        b->layer[k].input_group == b->layer[l].input_group);
+    for (uint32_t c = 0; tied && c < mpqc_n_choices; c++)
+        if (mpqc_choice_wide(c)) wide |= 1u << c;
+    return wide;
+}
+
+/* -candidates, or all but those of 16 bits: these lose least and cost no bytes, so that any
+ * budget of size alone would take them everywhere.  Pins are exempt, and layers that can
+ * have none of them. */
+static void restrict_candidates(struct mpqc_bits *b, uint32_t named)
+{
+    uint32_t usual = 0;
+    for (uint32_t c = 0; c < mpqc_n_choices; c++)
+        if (!mpqc_choice_wide(c)) usual |= 1u << c;
+    for (uint32_t l = 0; l < b->n_layers; l++) {
+        uint32_t candidates = (named ? named : usual) | wide_by_ties(b, l);
         bool *row = b->allowed + (size_t)l * mpqc_n_choices, some = false;
         for (uint32_t c = 0; c < mpqc_n_choices; c++)
             some = some || (row[c] && candidates >> c & 1);
@@ -228,9 +249,8 @@ static void resolve_budget(struct mpqc_mixed_job *j)
 {
     const struct mpqc_mixed_options *o = &j->cli->mixed;
     struct mpqc_mixed *m = j->out;
-    uint32_t eight = (uint32_t)(mpqc_choice_find("w8a8") - mpqc_choices);
     uint32_t *chosen = m->bits.chosen;
-    for (uint32_t l = 0; l < m->bits.n_layers; l++) chosen[l] = eight;
+    for (uint32_t l = 0; l < m->bits.n_layers; l++) chosen[l] = mpqc_choice_plain();
     mpqc_bits_total(&m->bits, chosen, m->uniform);
     m->budget = (struct mpqc_budget){.seed = j->cli->seed};
     m->budget.objective = o->minimize_set                 ? o->minimize
@@ -267,7 +287,7 @@ static mpqc_status only_pins(struct mpqc_mixed_job *j)
         for (uint32_t c = 0; choice < 0 && c < mpqc_n_choices; c++)
             if (mpqc_choices[c].weight_bits == 8 && mpqc_choices[c].activation_bits == activation)
                 choice = (int32_t)c;
-        b->chosen[l] = choice < 0 ? 0 : (uint32_t)choice;
+        b->chosen[l] = choice < 0 ? mpqc_choice_plain() : (uint32_t)choice;
     }
     mpqc_bits_total(b, b->chosen, m->allocation.total);
     if (mpqc_bits_tied(b, b->chosen)) return MPQC_OK;

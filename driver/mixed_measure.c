@@ -6,8 +6,8 @@
  * that may have them, and the library is run by mpqc-run -profile: on this machine, under
  * qemu, or by a command of the user's.  So a layer is timed with its own epilogue, in
  * the caches that its neighbours leave behind, and the sum over the layers is the time
- * of the network.  Activations are kept in bytes whatever their bits, so weight bits
- * alone tell kernels apart.
+ * of the network.  Activations of up to 8 bits are kept in bytes, so weight bits and
+ * whether inputs have 16 bits tell kernels apart.
  *
  * Of several runs of the program each layer's least time counts: what disturbs a
  * measurement only ever adds to it.  What was measured goes to a cache, keyed by the
@@ -36,17 +36,35 @@ struct measurement {
     double rest;        /* of all other kernels, least sum so far */
 };
 
-/* ---- one library: the same number of weight bits everywhere ---- */
+/* ---- one library: the same kind of kernel everywhere ---- */
 
-static void uniform_plan(const struct mpqc_bits *b, unsigned bits, uint32_t *chosen)
+/* Choices with equal kinds have the same kernels: the number of weight bits, and 1600 more
+ * where inputs have 16 bits. */
+static unsigned kind_of(uint32_t c)
+{
+    return mpqc_choices[c].weight_bits + (mpqc_choice_wide(c) ? 1600 : 0);
+}
+
+static void uniform_plan(const struct mpqc_bits *b, unsigned kind, uint32_t *chosen)
 {
     for (uint32_t l = 0; l < b->n_layers; l++) {
-        chosen[l] = 0;
-        for (uint32_t c = 0; c < mpqc_n_choices; c++)
-            if (b->allowed[(size_t)l * mpqc_n_choices + c] && mpqc_choices[c].weight_bits == bits &&
-                mpqc_choices[c].activation_bits == 8)
-                chosen[l] = c;
+        chosen[l] = mpqc_choice_plain();
+        for (uint32_t c = 0; c < mpqc_n_choices; c++) {
+            bool may = b->allowed[(size_t)l * mpqc_n_choices + c] ||
+                       b->layer[l].pinned == (int32_t)c;
+            if (may && kind_of(c) == kind && mpqc_choices[c].activation_bits >= 8) chosen[l] = c;
+        }
     }
+}
+
+/* Does any layer ask for it?  All kinds without 16 bits are. */
+static bool wanted(const struct mpqc_bits *b, uint32_t c)
+{
+    bool some = !mpqc_choice_wide(c);
+    for (uint32_t l = 0; l < b->n_layers; l++)
+        some = some || b->allowed[(size_t)l * mpqc_n_choices + c] ||
+               b->layer[l].pinned == (int32_t)c;
+    return some;
 }
 
 static const char *const passes[] = {"quantise", "fuse", "plan"};
@@ -98,7 +116,7 @@ static mpqc_status run_library(struct measurement *m, const struct mpqc_graph *g
     return MPQC_OK;
 }
 
-static mpqc_status measure_bits(struct measurement *m, unsigned bits)
+static mpqc_status measure_kind(struct measurement *m, unsigned kind)
 {
     struct mpqc_mixed_job *j = m->j;
     struct mpqc_bits uniform = j->out->bits;
@@ -112,7 +130,7 @@ static mpqc_status measure_bits(struct measurement *m, unsigned bits)
     options.bias_correct = false;
     uniform.chosen = MPQC_NEW_ARRAY(&j->passes->keep, uint32_t, uniform.n_layers);
     if (!uniform.chosen) return MPQC_OOM(j->cx);
-    uniform_plan(&uniform, bits, uniform.chosen);
+    uniform_plan(&uniform, kind, uniform.chosen);
     for (uint32_t l = 0; l < uniform.n_layers; l++) m->ns[l] = DBL_MAX;
     mpqc_pass_cx_init(&p, j->cx, &options);
     p.engine = j->passes->engine;
@@ -166,23 +184,23 @@ static mpqc_status layer_keys(struct measurement *m)
     return MPQC_OK;
 }
 
-static bool from_cache(struct measurement *m, unsigned bits)
+static bool from_cache(struct measurement *m, unsigned kind)
 {
     uint32_t n = m->j->out->bits.n_layers;
     for (uint32_t l = 0; l < n; l++)
-        if (!mpqc_latency_find(m->cache, m->key[l], bits, &m->ns[l])) return false;
+        if (!mpqc_latency_find(m->cache, m->key[l], kind, &m->ns[l])) return false;
     double rest;
-    if (!mpqc_latency_find(m->cache, m->key[n], bits, &rest)) return false;
+    if (!mpqc_latency_find(m->cache, m->key[n], kind, &rest)) return false;
     if (rest < m->rest) m->rest = rest;
     return true;
 }
 
-static void to_cache(struct measurement *m, unsigned bits)
+static void to_cache(struct measurement *m, unsigned kind)
 {
     uint32_t n = m->j->out->bits.n_layers;
     for (uint32_t l = 0; l < n; l++)
-        if (m->ns[l] < DBL_MAX) mpqc_latency_add(m->cache, m->key[l], bits, m->ns[l]);
-    mpqc_latency_add(m->cache, m->key[n], bits, m->rest);
+        if (m->ns[l] < DBL_MAX) mpqc_latency_add(m->cache, m->key[l], kind, m->ns[l]);
+    mpqc_latency_add(m->cache, m->key[n], kind, m->rest);
 }
 
 /* ---- the whole ---- */
@@ -196,30 +214,30 @@ static mpqc_status choose_command(struct measurement *m)
                               OTHERWISE, &m->command);
 }
 
-static void fill(struct measurement *m, unsigned bits)
+static void fill(struct measurement *m, unsigned kind)
 {
     struct mpqc_bits *b = &m->j->out->bits;
     for (uint32_t l = 0; l < b->n_layers; l++)
         for (uint32_t c = 0; c < mpqc_n_choices; c++)
-            if (mpqc_choices[c].weight_bits == bits && m->ns[l] < DBL_MAX)
+            if (kind_of(c) == kind && m->ns[l] < DBL_MAX)
                 b->latency[(size_t)l * mpqc_n_choices + c] = m->ns[l];
 }
 
-/* Weight bits from many to few, each number once. */
+/* Each kind once, in the order of the table. */
 static mpqc_status measure_all(struct measurement *m)
 {
     struct mpqc_mixed_job *j = m->j;
-    bool done[17] = {false};
     for (uint32_t c = 0; c < mpqc_n_choices; c++) {
-        unsigned bits = mpqc_choices[c].weight_bits;
-        if (done[bits]) continue;
-        done[bits] = true;
+        unsigned kind = kind_of(c);
+        bool done = !wanted(&j->out->bits, c);
+        for (uint32_t d = 0; d < c; d++) done = done || kind_of(d) == kind;
+        if (done) continue;
         mpqc_cx_progress(j->cx, "measure latencies", c, mpqc_n_choices);
-        if (!from_cache(m, bits)) {
-            MPQC_TRY(measure_bits(m, bits));
-            to_cache(m, bits);
+        if (!from_cache(m, kind)) {
+            MPQC_TRY(measure_kind(m, kind));
+            to_cache(m, kind);
         }
-        fill(m, bits);
+        fill(m, kind);
     }
     j->out->rest_ns = m->rest;
     return MPQC_OK;

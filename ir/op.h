@@ -170,10 +170,11 @@ struct mpqc_gemm {
     float *out_f32;          /* one of the two; row r at r * out_stride */
     int32_t *out_i32;
     int64_t out_stride;
+    bool wide;               /* x has whole numbers of 16 bits; the result is i32 */
     const int64_t *out_row;  /* NULL; or row r of out_f32 at out_row[r] */
 };
-/* x: [MPQC_GEMM_ROWS][MPQC_GEMM_K], whole numbers below 256 when the result is
- * i32, defined up to a multiple of MPQC_GEMM_TILE rows; w rows k0 .. k0 + k. */
+/* x: [MPQC_GEMM_ROWS][MPQC_GEMM_K], whole numbers below 256 (`wide`: of 16 bits) when the
+ * result is i32, defined up to a multiple of MPQC_GEMM_TILE rows; w rows k0 .. k0 + k. */
 void mpqc_gemm_add(const struct mpqc_gemm *p, const float *x, int64_t rows, int64_t k0, int64_t k);
 /* to[c][r] = from[r][c]: `rows` rows that are from_stride apart, `cols` columns. */
 void mpqc_gemm_transpose(const float *from, int64_t from_stride, int64_t rows, int64_t cols,

@@ -21,12 +21,15 @@ static mpqc_status infer_sum(struct mpqc_infer *q, const struct mpqc_type *x,
         return MPQC_OK;
     }
     bool per_channel = w->quant && w->quant->axis == (int32_t)w->rank - 1;
-    bool integers = mpqc_op_is_quantised(x, 8) && w->quant && mpqc_op_is_integer(w->dtype) &&
+    bool narrow = mpqc_op_is_quantised(x, 8);
+    bool wide = mpqc_op_is_quantised(x, 16) && x->dtype == MPQC_DT_I16 && x->quant->zero[0] == 0;
+    bool integers = (narrow || wide) && w->quant && mpqc_op_is_integer(w->dtype) &&
                     mpqc_dtypes[w->dtype].bits <= 8 && (per_channel || w->quant->axis == -1);
     if (!integers)
         return OP_FAIL(q, UNSUPPORTED,
                        "operator %s takes two f32 tensors, or two quantised ones of at most 8 "
-                       "bits (the second per tensor or per last axis), not %s and %s",
+                       "bits (the first also i16 with zero point 0, the second per tensor or per "
+                       "last axis), not %s and %s",
                        mpqc_op_name(q), mpqc_op_type_text(q, x), mpqc_op_type_text(q, w));
     out->dtype = MPQC_DT_I32;
     float scale_x = x->quant->scale[0];
@@ -187,6 +190,13 @@ MPQC_CLONES static void tap_i8(const int8_t *restrict x, int32_t zero, const int
     for (int i = 0; i < n; i++) sum[i] += (int32_t)(int16_t)(x[i] - zero) * (int32_t)w[i];
 }
 
+MPQC_CLONES static void tap_i16(const int16_t *restrict x, const int16_t *restrict w,
+                                int32_t *restrict sum, int n)
+{
+    for (int i = 0; i < n; i++) /* wraps like the machine, should a graph be unsound */
+        sum[i] = (int32_t)((uint32_t)sum[i] + (uint32_t)((int32_t)x[i] * (int32_t)w[i]));
+}
+
 /* Some channels of all pixels.  Integer weights are widened once, up to
  * DEPTHWISE_TAPS taps; larger windows widen tap by tap. */
 #define DEPTHWISE_TAPS 64
@@ -222,7 +232,9 @@ static void depthwise_tap(struct depthwise *d, int64_t tap, int64_t at, float *s
     bool kept = d->taps <= DEPTHWISE_TAPS;
     int16_t *w = d->weights[kept ? tap : 0];
     if (!kept) widen_tap(d, tap, w);
-    if (mpqc_dtypes[x->type.dtype].kind == MPQC_KIND_UINT)
+    if (x->type.dtype == MPQC_DT_I16)
+        tap_i16((const int16_t *)x->data + at, w, sum_i, d->n);
+    else if (mpqc_dtypes[x->type.dtype].kind == MPQC_KIND_UINT)
         tap_u8((const uint8_t *)x->data + at, d->c->zero, w, sum_i, d->n);
     else
         tap_i8((const int8_t *)x->data + at, d->c->zero, w, sum_i, d->n);
@@ -291,7 +303,7 @@ void mpqc_ref_conv(const struct mpqc_node *n, const struct mpqc_tensor *const *i
         int64_t np = pixels - p0 < MPQC_GEMM_ROWS ? pixels - p0 : MPQC_GEMM_ROWS;
         mpqc_window_origins(&c.win, c.oh, c.ow, p0, np, at);
         for (int64_t g = 0; g < groups; g++) {
-            struct mpqc_gemm p = {0};
+            struct mpqc_gemm p = {.wide = x->type.dtype == MPQC_DT_I16};
             set_weights(&p, w, wd[3], g * c.oc, c.oc);
             set_out(&p, out[0], p0 * wd[3] + g * c.oc, wd[3]);
             start_rows(&p, bias, g * c.oc, np);
@@ -314,7 +326,7 @@ static void matmul_one(const struct mpqc_tensor *a, const struct mpqc_tensor *b,
     int64_t m = a->type.dims[a->type.rank - 2], depth = a->type.dims[a->type.rank - 1];
     int64_t cols = b->type.dims[b->type.rank - 1];
     _Alignas(64) float rows[MPQC_GEMM_ROWS * MPQC_GEMM_K];
-    struct mpqc_gemm p = {0};
+    struct mpqc_gemm p = {.wide = a->type.dtype == MPQC_DT_I16};
     set_weights(&p, b, cols, 0, cols);
     p.w = (const char *)p.w + (size_t)at_b * mpqc_dtypes[b->type.dtype].bytes;
     for (int64_t m0 = 0; m0 < m; m0 += MPQC_GEMM_ROWS) {

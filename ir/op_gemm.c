@@ -10,11 +10,16 @@
  * Integers go the same way, as floats, exactly: |x - zero| <= 255 and
  * |w - zero| <= 255, so a sum of MPQC_GEMM_K = 256 products is at most
  * 255 * 255 * 256 < 2^24 in magnitude, and all whole numbers up to 2^24 are
- * floats.  Each such part is then added to the int32 sum.
+ * floats.  Each such part is then added to the int32 sum.  Activations of 16 bits are
+ * split into x = 128 high + low with |high| <= 256 and 0 <= low < 128: two products, each
+ * of them exact as above (256 * 255 * 256 < 2^24).
  */
 #include "ir/op.h"
 
-_Static_assert(255 * 255 * MPQC_GEMM_K <= 1 << 24, "partial sums are exact in f32");
+#include <math.h>
+
+#define SPLIT 128
+_Static_assert(256 * 255 * MPQC_GEMM_K <= 1 << 24, "partial sums are exact in f32");
 
 #define MAX_TILE_ROWS MPQC_GEMM_TILE
 #define MAX_TILE_COLS 64
@@ -95,11 +100,19 @@ MPQC_CLONES static void from_i8(const int8_t *restrict from, int32_t zero, int64
     for (int64_t i = 0; i < n; i++) to[i] = (float)(from[i] - zero);
 }
 
+MPQC_CLONES static void from_i16(const int16_t *restrict from, int32_t zero, int64_t n,
+                                 float *restrict to)
+{
+    for (int64_t i = 0; i < n; i++) to[i] = (float)(from[i] - zero);
+}
+
 void mpqc_gemm_load(enum mpqc_dtype t, const void *from, int64_t at, int64_t n, int32_t zero,
                     float *to)
 {
     if (t == MPQC_DT_F32)
         memcpy(to, (const float *)from + at, (size_t)n * sizeof *to);
+    else if (t == MPQC_DT_I16)
+        from_i16((const int16_t *)from + at, zero, n, to);
     else if (mpqc_dtypes[t].kind == MPQC_KIND_UINT)
         from_u8((const uint8_t *)from + at, zero, n, to);
     else
@@ -129,10 +142,11 @@ static float *float_row(const struct mpqc_gemm *p, int64_t r)
     return p->out_f32 + (p->out_row ? p->out_row[r] : r * p->out_stride);
 }
 
-/* One tile at row r, column c, of which rows x cols are real. */
+/* One tile at row r, column c, of which rows x cols are real; integer sums count `factor`
+ * times. */
 static void add_tile(const struct mpqc_gemm *p, const struct tile *t, const float *x,
                      const float *w, int64_t w_stride, int64_t k, int64_t r, int64_t rows,
-                     int64_t c, int64_t cols)
+                     int64_t c, int64_t cols, int32_t factor)
 {
     _Alignas(64) float sum[MAX_TILE_ROWS * MAX_TILE_COLS];
     if (p->out_f32) {
@@ -155,11 +169,13 @@ static void add_tile(const struct mpqc_gemm *p, const struct tile *t, const floa
         /* Wraps like the machine, should a graph be unsound. */
         for (int64_t j = 0; j < cols; j++)
             out[i * p->out_stride + j] = (int32_t)((uint32_t)out[i * p->out_stride + j] +
-                                                   (uint32_t)(int32_t)sum[i * t->cols + j]);
+                                                   (uint32_t)(int32_t)sum[i * t->cols + j] *
+                                                       (uint32_t)factor);
     }
 }
 
-void mpqc_gemm_add(const struct mpqc_gemm *p, const float *x, int64_t rows, int64_t k0, int64_t k)
+static void add_block(const struct mpqc_gemm *p, const float *x, int64_t rows, int64_t k0,
+                      int64_t k, int32_t factor)
 {
     _Alignas(64) float panel[MPQC_GEMM_K * MAX_TILE_COLS];
     for (int64_t c = 0; c < p->cols;) {
@@ -177,8 +193,25 @@ void mpqc_gemm_add(const struct mpqc_gemm *p, const float *x, int64_t rows, int6
         }
         for (int64_t r = 0; r < rows; r += t.rows) {
             int64_t n = rows - r < t.rows ? rows - r : t.rows;
-            add_tile(p, &t, x + r * MPQC_GEMM_K, w, w_stride, k, r, n, c, cols);
+            add_tile(p, &t, x + r * MPQC_GEMM_K, w, w_stride, k, r, n, c, cols, factor);
         }
         c += cols;
     }
+}
+
+void mpqc_gemm_add(const struct mpqc_gemm *p, const float *x, int64_t rows, int64_t k0, int64_t k)
+{
+    if (!p->wide) {
+        add_block(p, x, rows, k0, k, 1);
+        return;
+    }
+    _Alignas(64) float high[MPQC_GEMM_ROWS * MPQC_GEMM_K], low[MPQC_GEMM_ROWS * MPQC_GEMM_K];
+    int64_t whole = (rows + MPQC_GEMM_TILE - 1) / MPQC_GEMM_TILE * MPQC_GEMM_TILE;
+    for (int64_t r = 0; r < whole; r++)
+        for (int64_t i = r * MPQC_GEMM_K; i < r * MPQC_GEMM_K + k; i++) {
+            high[i] = floorf(x[i] / SPLIT);
+            low[i] = x[i] - SPLIT * high[i];
+        }
+    add_block(p, high, rows, k0, k, SPLIT);
+    add_block(p, low, rows, k0, k, 1);
 }

@@ -146,8 +146,11 @@ mpqc_status mpqc_infer_rescale(struct mpqc_infer *q)
     struct mpqc_type out = *q->in[0];
     float scale;
     int64_t mult = mpqc_attr_int_or(q->node, MPQC_ATTR_MULT, 32768);
-    if (!mpqc_op_is_quantised(&out, 8))
-        return OP_FAIL(q, MODEL, "rescale takes 8 bits per tensor, not %s",
+    bool wide = out.dtype == MPQC_DT_I16 && mpqc_op_is_quantised(&out, 16) &&
+                out.quant->zero[0] == 0;
+    if (!wide && !mpqc_op_is_quantised(&out, 8))
+        return OP_FAIL(q, MODEL, "rescale takes 8 bits, or i16 with zero point 0, per tensor, "
+                       "not %s",
                        mpqc_op_type_text(q, &out));
     if (mult <= -32768 || mult >= 32768)
         return OP_FAIL(q, MODEL, "rescale needs a mult between -32767 and 32767");
@@ -164,7 +167,13 @@ void mpqc_ref_rescale(const struct mpqc_node *n, const struct mpqc_tensor *const
     int32_t mult = (int32_t)mpqc_attr_int(n, MPQC_ATTR_MULT), zero = t->quant->zero[0];
     int16_t *y = out[0]->data;
     const void *x = in[0]->data;
-    for (int64_t i = 0, count = mpqc_type_count(t); i < count; i++)
+    int64_t count = mpqc_type_count(t);
+    if (t->dtype == MPQC_DT_I16) {
+        const int16_t *wide = x;
+        for (int64_t i = 0; i < count; i++) y[i] = (int16_t)mpqc_mulhrs(wide[i], mult);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++)
         y[i] = (int16_t)mpqc_rescale((int32_t)mpqc_element_get(t->dtype, x, i) - zero, mult);
 }
 

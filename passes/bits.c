@@ -35,6 +35,11 @@ double *mpqc_bits_figure(struct mpqc_bits *b, struct mpqc_arena *arena, const ch
     return f.value;
 }
 
+uint32_t mpqc_choice_plain(void)
+{
+    return (uint32_t)(mpqc_choice_find("w8a8") - mpqc_choices);
+}
+
 /* Layers made from one ONNX node share its name: from the second on they are numbered. */
 static const char *unique_name(const struct mpqc_bits *b, uint32_t l, const char *name,
                                struct mpqc_arena *arena)
@@ -113,8 +118,17 @@ mpqc_status mpqc_bits_collect(struct mpqc_cx *cx, const struct mpqc_graph *g,
 mpqc_status mpqc_bits_tie(struct mpqc_pass_cx *p, struct mpqc_graph *g, struct mpqc_bits *b)
 {
     mpqc_vid *root;
-    MPQC_TRY(mpqc_quantise_sharing(p, g, &p->scratch, &root));
-    for (uint32_t l = 0; l < b->n_layers; l++) b->layer[l].input_group = root[b->layer[l].input];
+    mpqc_nid *bytes;
+    MPQC_TRY(mpqc_quantise_sharing(p, g, &p->scratch, &root, &bytes));
+    for (uint32_t l = 0; l < b->n_layers; l++) {
+        struct mpqc_bits_layer *layer = &b->layer[l];
+        layer->input_group = root[layer->input];
+        if (bytes[layer->input_group] == MPQC_NONE) continue;
+        struct mpqc_loc loc = mpqc_node_at(g, bytes[layer->input_group])->loc;
+        layer->no_wide = mpqc_arena_printf(&p->keep, "its input comes from a table of 256 entries, "
+                                           "that of '%s' (%s)", loc.node, loc.op ? loc.op : "?");
+        if (!layer->no_wide) return MPQC_OOM(p->cx);
+    }
     return MPQC_OK;
 }
 

@@ -18,6 +18,12 @@ struct mpqc_choice {
 extern const struct mpqc_choice mpqc_choices[];
 extern const uint32_t mpqc_n_choices;
 const struct mpqc_choice *mpqc_choice_find(const char *name); /* NULL: unknown */
+uint32_t mpqc_choice_plain(void); /* w8a8: what a layer has when nobody asks for another */
+/* Two bytes an element: such a choice is taken by those who ask for it only. */
+static inline bool mpqc_choice_wide(uint32_t c)
+{
+    return mpqc_choices[c].activation_bits > 8;
+}
 
 /* One layer: a conv or matmul with constant weights in the simplified float graph. */
 struct mpqc_bits_layer {
@@ -29,6 +35,8 @@ struct mpqc_bits_layer {
     mpqc_vid weights, input, output;
     uint64_t params, macs;
     uint32_t channels; /* output channels */
+    /* Why its input has no 16-bit form, in words; NULL: it has.  Known after mpqc_bits_tie. */
+    const char *no_wide;
     bool unpacked; /* the library keeps bytes whatever the bits: windows over one channel */
     /* Layers with equal group numbers share one choice of activation bits, because
      * their inputs share one set of quantisation parameters (residual inputs, concat,

@@ -42,14 +42,15 @@ void mpqc_bits_write_plan(const struct mpqc_bits *b, const uint32_t *chosen, con
     put_comment(about, to);
     for (uint32_t l = 0; l < b->n_layers; l++) {
         put_pattern(b->layer[l].name, to);
-        mpqc_buf_printf(to, "=%s\n", mpqc_choices[chosen ? chosen[l] : 0].name);
+        mpqc_buf_printf(to, "=%s\n", mpqc_choices[chosen ? chosen[l] : mpqc_choice_plain()].name);
     }
 }
 
 void mpqc_bits_write_choices(const struct mpqc_bits *b, const uint32_t *chosen, struct mpqc_buf *to)
 {
     for (uint32_t l = 0; l < b->n_layers; l++)
-        mpqc_buf_printf(to, "%s%s", l ? " " : "", mpqc_choices[chosen ? chosen[l] : 0].name);
+        mpqc_buf_printf(to, "%s%s", l ? " " : "",
+                        mpqc_choices[chosen ? chosen[l] : mpqc_choice_plain()].name);
 }
 
 /* ---- writing sensitivities ---- */

@@ -39,10 +39,12 @@ mpqc_status mpqc_cost_analytic(struct mpqc_cx *cx, const struct mpqc_graph *g, s
         const struct mpqc_bits_layer *layer = &b->layer[l];
         for (uint32_t c = 0; c < mpqc_n_choices; c++) {
             double compute = (double)layer->macs / m->macs_per_ns;
+            bool wide = mpqc_choice_wide(c); /* half as many products in a vector */
+            if (wide) compute *= 2;
             if (stored_bits(layer, c) < 8) compute *= 1 + m->unpack;
-            /* activations are kept in bytes whatever their bits */
-            double bytes = (double)layer->params * stored_bits(layer, c) / 8 + elements(g, layer->input) +
-                           elements(g, layer->output);
+            /* activations of up to 8 bits are kept in bytes */
+            double bytes = (double)layer->params * stored_bits(layer, c) / 8 +
+                           elements(g, layer->input) * (wide ? 2 : 1) + elements(g, layer->output);
             b->latency[(size_t)l * mpqc_n_choices + c] =
                 m->start_ns + fmax(compute, bytes / m->bytes_per_ns);
         }

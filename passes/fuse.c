@@ -5,7 +5,8 @@
  * The integer graph is in micro-steps already, and grouping them changes no result:
  * a group is a core and the chain behind it, as long as each value of the chain has
  * one reader.  A value with several readers must be stored, so it ends its kernel;
- * only 8-bit values, and the i16 or i32 ones that leave the network, are stored.
+ * only 8-bit values, i16 behind a narrow, and the i16 or i32 ones that leave the network, are
+ * stored.
  *
  * requires: an integer graph; keeps: everything but node->kernel.
  */
@@ -76,7 +77,7 @@ static mpqc_vid take_add(struct fuser *f, mpqc_vid v, uint32_t kernel)
 
 /* ---- forms --------------------------------------------------------------------------- */
 
-/* Accumulates i32 from 8-bit operands. */
+/* Accumulates i32 from operands of 8 or 16 bits. */
 static bool is_linear_core(const struct mpqc_graph *g, const struct mpqc_node *n)
 {
     switch (n->op) {

@@ -85,7 +85,13 @@ static mpqc_status pin_layer(struct mpqc_cx *cx, struct mpqc_bits *b, uint32_t l
 {
     struct mpqc_bits_layer *layer = &b->layer[l];
     uint32_t choice = layer->weights == MPQC_NONE ? eight_bit_weights(pin->choice) : pin->choice;
-    if (b->allowed && !b->allowed[(size_t)l * mpqc_n_choices + choice])
+    bool may = !b->allowed || b->allowed[(size_t)l * mpqc_n_choices + choice];
+    if (!may && mpqc_choice_wide(choice) && layer->no_wide)
+        return MPQC_FAIL(cx, INFEASIBLE,
+                         ((struct mpqc_where){.node = layer->name, .op = layer->op, .offset = -1}),
+                         "%s: the rule '%s' matches, but this layer cannot have 16-bit inputs: %s",
+                         pin->from, pin->rule, layer->no_wide);
+    if (!may)
         return MPQC_FAIL(cx, INFEASIBLE,
                          ((struct mpqc_where){.node = layer->name, .op = layer->op, .offset = -1}),
                          "%s: the rule '%s' matches, but this layer cannot be compiled with %s for "

@@ -6,7 +6,8 @@
  * "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-
  * Only Inference" (2018), section 2, and HAWQ-V3 (Yao et al., 2021), section 3:
  *   activations  u8, per tensor, with zero point; the range always includes 0; 4-bit ones
- *                keep the container and use 0..15
+ *                keep the container and use 0..15; those of a layer with 16-bit inputs are
+ *                i16 with zero point 0, see bound_wide
  *   weights      i8 in [-127, 127], or fewer bits, symmetric, per output channel
  *   bias         i32 at scale_x * scale_w
  * and every rescaling in the form of ir/dyadic.h.
@@ -126,7 +127,7 @@ static mpqc_status integer_inputs(struct mpqc_quantiser *q)
         struct mpqc_type t = v.type;
         if (t.dtype == MPQC_DT_F32) {
             struct mpqc_params p = mpqc_params_of(q, old[i]);
-            t.dtype = MPQC_DT_U8;
+            t.dtype = mpqc_params_wide(p) ? MPQC_DT_I16 : MPQC_DT_U8;
             t.quant = mpqc_quant_tensor(g, p.scale, p.zero);
         }
         mpqc_vid made = mpqc_graph_input(g, v.name, t);

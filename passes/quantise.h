@@ -69,6 +69,8 @@ static inline bool mpqc_cluster_has_table(const struct mpqc_cluster *c)
 mpqc_vid mpqc_other_input(const struct mpqc_node *n, mpqc_vid v);
 /* All elements equal; gives the value. */
 bool mpqc_const_scalar(const struct mpqc_graph *g, mpqc_vid v, float *value);
+/* Largest magnitude in a constant. */
+double mpqc_const_peak(const struct mpqc_graph *g, mpqc_vid v);
 
 /* Value of a chain of unary nodes at n points, by the reference kernels. */
 mpqc_status mpqc_chain_eval(struct mpqc_cx *cx, const struct mpqc_graph *g, const mpqc_nid *chain,
@@ -79,11 +81,27 @@ void mpqc_chain_limits(const struct mpqc_graph *g, const mpqc_nid *chain, uint32
 
 /* ---- parameters ------------------------------------------------------------------ */
 
-/* real = scale * (q - zero), u8. */
+/* real = scale * (q - zero).  levels up to 255: u8, codes 0 .. levels; more: i16, codes
+ * -levels .. levels, zero is 0. */
 struct mpqc_params {
     float scale;
     int32_t zero;
+    unsigned levels;
 };
+/* The most for an i16: what requant reaches whatever its factor (ir/dyadic.h). */
+#define MPQC_WIDE_LEVELS 16383u
+static inline bool mpqc_params_wide(struct mpqc_params p)
+{
+    return p.levels > 255;
+}
+static inline const char *mpqc_params_text(struct mpqc_params p)
+{
+    return mpqc_params_wide(p) ? "i16" : "u8";
+}
+static inline bool mpqc_params_same(struct mpqc_params a, struct mpqc_params b)
+{
+    return a.scale == b.scale && a.zero == b.zero && mpqc_params_wide(a) == mpqc_params_wide(b);
+}
 
 struct mpqc_converted {
     mpqc_vid from, to; /* new values */
@@ -104,7 +122,8 @@ struct mpqc_quantiser {
     double *least;              /* by root: scale may not be smaller than this */
     struct mpqc_params *pre;    /* by cluster: parameters of `pre` where a table follows */
     double **weight_scale;      /* by cluster: scale per output channel, linear and channel */
-    unsigned *levels;           /* by value, then by root: steps of the range, 255 or 15 */
+    bool *open;                 /* by root: some codes come from outside, which nothing clamps */
+    unsigned *levels;           /* by value, then by root: as in struct mpqc_params */
     struct mpqc_replay *replay; /* NULL: no weights below 8 bits, or no data */
     uint32_t low_done, n_low;   /* layers with such weights */
     /* New values by old id, MPQC_NONE when not made (yet). */
@@ -118,25 +137,33 @@ struct mpqc_quantiser {
 /* quantise_params.c: fills parent, lo, hi, least, pre, weight_scale. */
 mpqc_status mpqc_quantise_params(struct mpqc_quantiser *q) MPQC_MUST_CHECK;
 struct mpqc_params mpqc_params_of(struct mpqc_quantiser *q, mpqc_vid v);
+/* The same for readers that know no 16 bits. */
+struct mpqc_params mpqc_byte_params_of(struct mpqc_quantiser *q, mpqc_vid v);
+/* Least unit of an i16 that a value of these parameters can be rescaled to. */
+double mpqc_least_unit(struct mpqc_params p);
 /* Which values will share parameters: (*root)[v] is equal for those that do.  For
  * whoever decides about bits before anything is quantised; needs p->profile, which
- * is of g.  In `arena`. */
+ * is of g.  (*bytes)[root]: a node whose result is among them and has an 8-bit form only,
+ * or MPQC_NONE.  In `arena`. */
 mpqc_status mpqc_quantise_sharing(struct mpqc_pass_cx *p, struct mpqc_graph *g,
-                                  struct mpqc_arena *arena, mpqc_vid **root) MPQC_MUST_CHECK;
+                                  struct mpqc_arena *arena, mpqc_vid **root,
+                                  mpqc_nid **bytes) MPQC_MUST_CHECK;
 struct mpqc_params mpqc_params_from_range(double lo, double hi, double least, unsigned levels);
-/* Steps of the range of value v: 255, or 15 where its readers have 4-bit inputs. */
-unsigned mpqc_levels_of(struct mpqc_quantiser *q, mpqc_vid v);
 /* What was decided about a cluster: by layer, else for all. */
 unsigned mpqc_cluster_weight_bits(const struct mpqc_quantiser *q, const struct mpqc_cluster *c);
 unsigned mpqc_cluster_input_bits(const struct mpqc_quantiser *q, const struct mpqc_cluster *c);
 /* Constant weights of which either has fewer than 8 bits: rounded with care. */
 bool mpqc_cluster_is_low(const struct mpqc_quantiser *q, const struct mpqc_cluster *c);
-/* The method for so many steps: with few, the usual ranges leave them far too coarse. */
+/* The method for so many steps: with few, the usual ranges leave them far too coarse; with
+ * very many there is no reason to cut anything off. */
 static inline enum mpqc_calibration mpqc_range_method(enum mpqc_calibration method, unsigned levels)
 {
     bool usual = method == MPQC_CALIB_PERCENTILE || method == MPQC_CALIB_AUTO;
+    if (usual && levels > 255) return MPQC_CALIB_MINMAX;
     return usual && levels < 255 ? MPQC_CALIB_MSE : method;
 }
+/* The largest magnitude that a code in the input of a linear cluster can have. */
+double mpqc_input_reach(struct mpqc_quantiser *q, const struct mpqc_cluster *c);
 /* Observed range of v by the chosen method. */
 void mpqc_observed(const struct mpqc_quantiser *q, mpqc_vid v, enum mpqc_calibration method,
                    double *lo, double *hi);
@@ -187,6 +214,8 @@ mpqc_status mpqc_emit(struct mpqc_quantiser *q, enum mpqc_op op, const mpqc_vid 
  * range when NULL), other values brought to it when theirs differ. */
 mpqc_status mpqc_as_int(struct mpqc_quantiser *q, mpqc_vid v, const struct mpqc_params *want,
                         mpqc_vid *out) MPQC_MUST_CHECK;
+/* The same with 8 bits. */
+mpqc_status mpqc_as_byte(struct mpqc_quantiser *q, mpqc_vid v, mpqc_vid *out) MPQC_MUST_CHECK;
 mpqc_status mpqc_as_float(struct mpqc_quantiser *q, mpqc_vid v, mpqc_vid *out) MPQC_MUST_CHECK;
 /* Parameters of a new value. */
 struct mpqc_params mpqc_params_of_new(const struct mpqc_quantiser *q, mpqc_vid v);
@@ -197,13 +226,14 @@ struct mpqc_params mpqc_params_of_new(const struct mpqc_quantiser *q, mpqc_vid v
 mpqc_status mpqc_lower_requant(struct mpqc_quantiser *q, mpqc_vid acc, const double *acc_scale,
                               int64_t n, double sign, float unit, unsigned mult_bits,
                               const struct mpqc_type *position, mpqc_vid *out) MPQC_MUST_CHECK;
-/* 8 bits -> i16 in `unit`. */
+/* 8 bits or i16 -> i16 in `unit`. */
 mpqc_status mpqc_lower_rescale(struct mpqc_quantiser *q, mpqc_vid v, double sign, float unit,
                               mpqc_vid *out) MPQC_MUST_CHECK;
-/* i16 in units of scale / 2^frac -> u8, clamped as the cluster says, then its table. */
+/* i16 in units of scale / 2^frac -> u8 or i16, clamped as the cluster says, then its
+ * table. */
 mpqc_status mpqc_lower_narrow(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid v,
                              struct mpqc_params to, int frac, mpqc_vid *out) MPQC_MUST_CHECK;
-/* Parameters of the 8-bit value that the epilogue's narrow makes. */
+/* Parameters of the value that the epilogue's narrow makes. */
 struct mpqc_params mpqc_cluster_params(struct mpqc_quantiser *q, const struct mpqc_cluster *c);
 /* The table of a cluster's chain, from 8-bit input `v`. */
 mpqc_status mpqc_lower_table(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid v,

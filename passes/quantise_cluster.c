@@ -35,6 +35,15 @@ bool mpqc_const_scalar(const struct mpqc_graph *g, mpqc_vid v, float *value)
     return true;
 }
 
+double mpqc_const_peak(const struct mpqc_graph *g, mpqc_vid v)
+{
+    const struct mpqc_value *c = mpqc_value_at(g, v);
+    double peak = 0;
+    for (int64_t i = 0; i < mpqc_type_count(&c->type); i++)
+        peak = fmax(peak, fabs((double)((const float *)c->data)[i]));
+    return peak;
+}
+
 mpqc_vid mpqc_other_input(const struct mpqc_node *n, mpqc_vid v)
 {
     return n->in[0] == v ? n->in[1] : n->in[0];

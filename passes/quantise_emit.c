@@ -2,24 +2,22 @@
  *
  * Emission: every cluster becomes its integer nodes.
  *
- * Units.  An i16 between core and narrow counts in scale / 2^f of the 8-bit result.
+ * Units.  An i16 between core and narrow counts in scale / 2^f of the result.
  * Without a residual f is 0 and the factor has 12 bits: then the 16-bit intermediate
  * of requant keeps 3 to 4 bits below the result's step and still reaches 8 times
  * its range.  With a residual f is up to 5, so that neither summand is rounded
  * noticeably before they meet, and the factor has 15 bits, so that the sum of both
- * has room (see choose_frac).
+ * has room (see choose_frac).  A result that stays 16 bits, because it is the input of
+ * such a layer, is the intermediate itself, clamped: f is 0, the factor has 15 bits.
  */
+#include "ir/elements.h"
 #include "passes/quantise.h"
 
 #include <math.h>
 
 #define ONE_STEP_BITS 12u
 #define WIDE_BITS 15u
-/* With 15 factor bits the i16 saturates beyond this many units, at the earliest. */
-#define WIDE_REACH 16383.0
 #define MAX_FRAC 5
-/* A rescale's factor stays below 2^7. */
-#define MAX_RESCALE 127.9
 
 mpqc_status mpqc_emit(struct mpqc_quantiser *q, enum mpqc_op op, const mpqc_vid *in, uint32_t n_in,
                       const struct mpqc_attrs *attrs, mpqc_vid *out)
@@ -34,7 +32,8 @@ struct mpqc_params mpqc_params_of_new(const struct mpqc_quantiser *q, mpqc_vid v
 {
     const struct mpqc_quant *quant = mpqc_value_at(q->g, v)->type.quant;
     MPQC_ASSERT(quant && quant->axis == -1);
-    return (struct mpqc_params){quant->scale[0], quant->zero[0]};
+    bool wide = mpqc_value_at(q->g, v)->type.dtype == MPQC_DT_I16;
+    return (struct mpqc_params){quant->scale[0], quant->zero[0], wide ? MPQC_WIDE_LEVELS : 255};
 }
 
 /* ---- forms of a value ------------------------------------------------------------------ */
@@ -51,14 +50,15 @@ static mpqc_status int_const(struct mpqc_quantiser *q, mpqc_vid v, const struct 
         hi = fmax(hi, (double)x[i]);
     }
     struct mpqc_params p = want ? *want : mpqc_params_from_range(lo, hi, 0, 255);
-    uint8_t *data = mpqc_arena_alloc(&q->p->scratch, (size_t)n);
+    struct mpqc_type t = c.type;
+    t.dtype = mpqc_params_wide(p) ? MPQC_DT_I16 : MPQC_DT_U8;
+    double least = mpqc_params_wide(p) ? -(double)p.levels : 0, most = p.levels;
+    void *data = mpqc_arena_alloc(&q->p->scratch, mpqc_type_bytes(&t));
     if (!data) return MPQC_OOM(q->cx);
     for (int64_t i = 0; i < n; i++) {
         double code = rint((double)x[i] / (double)p.scale) + p.zero;
-        data[i] = (uint8_t)fmin(fmax(code, 0), 255);
+        mpqc_element_set(t.dtype, data, i, (int64_t)fmin(fmax(code, least), most));
     }
-    struct mpqc_type t = c.type;
-    t.dtype = MPQC_DT_U8;
     t.quant = mpqc_quant_tensor(q->g, p.scale, p.zero);
     *out = mpqc_graph_const(q->g, c.name, t, data, false);
     return *out == MPQC_NONE || !t.quant ? MPQC_OOM(q->cx) : MPQC_OK;
@@ -83,7 +83,7 @@ static mpqc_status quantize_node(struct mpqc_quantiser *q, mpqc_vid v, struct mp
     struct mpqc_attrs attrs = {0};
     mpqc_attrs_float(&attrs, MPQC_ATTR_SCALE, p.scale);
     mpqc_attrs_int(&attrs, MPQC_ATTR_ZERO, p.zero);
-    mpqc_attrs_string(&attrs, MPQC_ATTR_TO, "u8");
+    mpqc_attrs_string(&attrs, MPQC_ATTR_TO, mpqc_params_text(p));
     return emit_conversion(q, MPQC_OP_QUANTIZE, "Quantize", v, v, &attrs, out);
 }
 
@@ -93,7 +93,7 @@ static mpqc_vid find_converted(const struct mpqc_quantiser *q, mpqc_vid v, struc
     for (uint32_t i = 0; i < q->n_converted; i++) {
         if (q->converted[i].from != v) continue;
         struct mpqc_params have = mpqc_params_of_new(q, q->converted[i].to);
-        if (have.scale == to.scale && have.zero == to.zero) return q->converted[i].to;
+        if (mpqc_params_same(have, to)) return q->converted[i].to;
     }
     return MPQC_NONE;
 }
@@ -112,15 +112,15 @@ static mpqc_status remember_converted(struct mpqc_quantiser *q, mpqc_vid v, mpqc
     return MPQC_OK;
 }
 
-/* From one scale to another: with as many fraction bits as the factor allows. */
+/* From one scale or width to another: with as many fraction bits as the factor allows. */
 static mpqc_status convert(struct mpqc_quantiser *q, mpqc_vid v, struct mpqc_params to,
                            mpqc_vid *out)
 {
-    double scale = (double)mpqc_params_of_new(q, v).scale;
-    int f = 6;
+    double least = mpqc_least_unit(mpqc_params_of_new(q, v));
+    int f = mpqc_params_wide(to) ? 0 : 6;
     *out = find_converted(q, v, to);
     if (*out != MPQC_NONE) return MPQC_OK;
-    while (f > 0 && ldexp(scale / (double)to.scale, f) >= MAX_RESCALE) f--;
+    while (f > 0 && ldexp((double)to.scale, -f) < least) f--;
     mpqc_vid fixed;
     MPQC_TRY(mpqc_lower_rescale(q, v, 1, ldexpf(to.scale, -f), &fixed));
     MPQC_TRY(mpqc_lower_narrow(q, NULL, fixed, to, f, out));
@@ -137,9 +137,15 @@ mpqc_status mpqc_as_int(struct mpqc_quantiser *q, mpqc_vid v, const struct mpqc_
     }
     *out = q->as_int[v];
     if (!want) return MPQC_OK;
-    struct mpqc_params have = mpqc_params_of_new(q, *out);
-    if (have.scale == want->scale && have.zero == want->zero) return MPQC_OK;
+    if (mpqc_params_same(mpqc_params_of_new(q, *out), *want)) return MPQC_OK;
     return convert(q, *out, *want, out);
+}
+
+mpqc_status mpqc_as_byte(struct mpqc_quantiser *q, mpqc_vid v, mpqc_vid *out)
+{
+    if (mpqc_is_const(q->g, v)) return int_const(q, v, NULL, out);
+    struct mpqc_params p = mpqc_params_of(q, v), bytes = mpqc_byte_params_of(q, v);
+    return mpqc_as_int(q, v, mpqc_params_wide(p) ? &bytes : NULL, out);
 }
 
 mpqc_status mpqc_as_float(struct mpqc_quantiser *q, mpqc_vid v, mpqc_vid *out)
@@ -180,7 +186,7 @@ static mpqc_status one_scale(struct mpqc_quantiser *q, struct acc *a, double sca
 static mpqc_status emit_mul(struct mpqc_quantiser *q, const struct mpqc_node *n, struct acc *a)
 {
     mpqc_vid in[2];
-    for (uint32_t i = 0; i < 2; i++) MPQC_TRY(mpqc_as_int(q, n->in[i], NULL, &in[i]));
+    for (uint32_t i = 0; i < 2; i++) MPQC_TRY(mpqc_as_byte(q, n->in[i], &in[i]));
     double s = (double)mpqc_params_of_new(q, in[0]).scale * mpqc_params_of_new(q, in[1]).scale;
     MPQC_TRY(one_scale(q, a, s, 255.0 * 255.0));
     return mpqc_emit(q, MPQC_OP_MUL, in, 2, NULL, &a->v);
@@ -195,7 +201,7 @@ static mpqc_status emit_mean(struct mpqc_quantiser *q, const struct mpqc_node *n
     struct mpqc_attrs attrs = {.n = axes ? 1 : 0};
     if (axes) attrs.a[0] = *axes;
     mpqc_vid x;
-    MPQC_TRY(mpqc_as_int(q, n->in[0], NULL, &x));
+    MPQC_TRY(mpqc_as_byte(q, n->in[0], &x));
     double s = (double)mpqc_params_of_new(q, x).scale;
     MPQC_TRY(one_scale(q, a, n->op == MPQC_OP_REDUCE_MEAN ? s / terms : s, 255.0 * terms));
     return mpqc_emit(q, MPQC_OP_REDUCE_SUM, &x, 1, &attrs, &a->v);
@@ -252,7 +258,7 @@ static mpqc_status emit_avgpool(struct mpqc_quantiser *q, const struct mpqc_node
     for (uint32_t i = 0; i < n->n_attr; i++)
         if (n->attr[i].key != MPQC_ATTR_COUNT_PAD) attrs.a[attrs.n++] = n->attr[i];
     mpqc_vid x;
-    MPQC_TRY(mpqc_as_int(q, n->in[0], NULL, &x));
+    MPQC_TRY(mpqc_as_byte(q, n->in[0], &x));
     MPQC_TRY(pool_scales(q, n, (double)mpqc_params_of_new(q, x).scale, a));
     return mpqc_emit(q, MPQC_OP_SUMPOOL, &x, 1, &attrs, &a->v);
 }
@@ -272,23 +278,14 @@ static mpqc_status emit_core(struct mpqc_quantiser *q, const struct mpqc_cluster
 
 /* ---- sums ---------------------------------------------------------------------------------- */
 
-static double const_peak(const struct mpqc_graph *g, mpqc_vid v)
-{
-    const struct mpqc_value *c = mpqc_value_at(g, v);
-    double peak = 0;
-    for (int64_t i = 0; i < mpqc_type_count(&c->type); i++)
-        peak = fmax(peak, fabs((double)((const float *)c->data)[i]));
-    return peak;
-}
-
 /* Largest real magnitude that operand v of a sum asks the unit to reach, in terms of
  * a smallest admissible unit. */
 static double least_unit(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid v)
 {
-    if (mpqc_is_const(q->g, v)) return const_peak(q->g, v) / 32767.0;
+    if (mpqc_is_const(q->g, v)) return mpqc_const_peak(q->g, v) / 32767.0;
     if (c->add != MPQC_NONE && v == mpqc_node_at(q->g, c->core)->out[0])
-        return mpqc_observed_peak(q, v) / WIDE_REACH;
-    return (double)mpqc_params_of_new(q, q->as_int[v]).scale / MAX_RESCALE;
+        return mpqc_observed_peak(q, v) / MPQC_WIDE_LEVELS;
+    return mpqc_least_unit(mpqc_params_of_new(q, q->as_int[v]));
 }
 
 /* The accumulator may not be coarser than what it becomes. */
@@ -298,13 +295,14 @@ static double finest_unit(struct mpqc_quantiser *q, const struct mpqc_cluster *c
 }
 
 /* Fraction bits of a sum: as many as keep every summand within its i16. */
-static int choose_frac(struct mpqc_quantiser *q, const struct mpqc_cluster *c, double scale)
+static int choose_frac(struct mpqc_quantiser *q, const struct mpqc_cluster *c,
+                       struct mpqc_params to)
 {
     const struct mpqc_node *n = mpqc_node_at(q->g, c->add != MPQC_NONE ? c->add : c->core);
     double least = fmax(least_unit(q, c, n->in[0]), least_unit(q, c, n->in[1]));
     if (c->add != MPQC_NONE) least = fmax(least, finest_unit(q, c));
-    int f = MAX_FRAC;
-    while (f > 0 && ldexp(scale, -f) < least) f--;
+    int f = mpqc_params_wide(to) ? 0 : MAX_FRAC;
+    while (f > 0 && ldexp((double)to.scale, -f) < least) f--;
     return f;
 }
 
@@ -340,7 +338,7 @@ static mpqc_status emit_sum(struct mpqc_quantiser *q, const struct mpqc_cluster 
     mpqc_vid in[2], unused;
     for (uint32_t i = 0; i < 2; i++)
         if (!mpqc_is_const(q->g, n.in[i])) MPQC_TRY(mpqc_as_int(q, n.in[i], NULL, &unused));
-    int f = choose_frac(q, c, (double)to.scale);
+    int f = choose_frac(q, c, to);
     float unit = ldexpf(to.scale, -f);
     for (uint32_t i = 0; i < 2; i++) MPQC_TRY(summand(q, &n, i, unit, &in[i]));
     MPQC_TRY(mpqc_emit(q, MPQC_OP_ADD, in, 2, NULL, out));
@@ -353,11 +351,11 @@ static mpqc_status emit_sum(struct mpqc_quantiser *q, const struct mpqc_cluster 
 static double wide_unit(struct mpqc_quantiser *q, const struct mpqc_cluster *c)
 {
     mpqc_vid core = mpqc_node_at(q->g, c->core)->out[0];
-    double unit = fmax(2 * mpqc_observed_peak(q, c->out) / WIDE_REACH, finest_unit(q, c));
+    double unit = fmax(2 * mpqc_observed_peak(q, c->out) / MPQC_WIDE_LEVELS, finest_unit(q, c));
     if (c->add != MPQC_NONE) {
         mpqc_vid r = mpqc_other_input(mpqc_node_at(q->g, c->add), core);
-        unit = fmax(unit, 2 * mpqc_observed_peak(q, core) / WIDE_REACH);
-        unit = fmax(unit, (double)mpqc_params_of_new(q, q->as_int[r]).scale / MAX_RESCALE);
+        unit = fmax(unit, 2 * mpqc_observed_peak(q, core) / MPQC_WIDE_LEVELS);
+        unit = fmax(unit, mpqc_least_unit(mpqc_params_of_new(q, q->as_int[r])));
     }
     return fmax(unit, 1e-12);
 }
@@ -396,11 +394,12 @@ static mpqc_status emit_with_epilogue(struct mpqc_quantiser *q, const struct mpq
         MPQC_TRY(mpqc_as_int(q, mpqc_other_input(&add, core), NULL, &unused));
         sign = add.op == MPQC_OP_SUB && add.in[1] == core ? -1 : 1;
     }
-    int f = residual && !c->wide ? choose_frac(q, c, (double)to.scale) : 0;
+    int f = residual && !c->wide ? choose_frac(q, c, to) : 0;
     float unit = c->wide ? (float)wide_unit(q, c) : ldexpf(to.scale, -f);
     struct acc a;
     MPQC_TRY(emit_core(q, c, (double)unit, &a));
-    unsigned bits = residual || c->wide ? WIDE_BITS : ONE_STEP_BITS;
+    bool fine = residual || c->wide || mpqc_params_wide(to);
+    unsigned bits = fine ? WIDE_BITS : ONE_STEP_BITS;
     MPQC_TRY(mpqc_lower_requant(q, a.v, a.scale, a.n, sign, unit, bits,
                                a.by_position ? &a.position : NULL, out));
     if (residual) MPQC_TRY(add_residual(q, c, unit, out));
@@ -437,7 +436,7 @@ static mpqc_status emit_softmax(struct mpqc_quantiser *q, const struct mpqc_clus
     mpqc_vid in[2];
     int32_t table[256];
     const int64_t dims[1] = {256};
-    MPQC_TRY(mpqc_as_int(q, n->in[0], NULL, &in[0]));
+    MPQC_TRY(mpqc_as_byte(q, n->in[0], &in[0]));
     double s = (double)mpqc_params_of_new(q, in[0]).scale;
     for (int i = 0; i < 256; i++) table[i] = (int32_t)rint(65536.0 * exp(-i * s));
     in[1] = mpqc_graph_const(q->g, NULL, mpqc_type_make(MPQC_DT_I32, 1, dims), table, false);
@@ -458,7 +457,7 @@ static mpqc_status emit_by_rule(struct mpqc_quantiser *q, const struct mpqc_clus
     case MPQC_RULE_SOFTMAX: return emit_softmax(q, c, &n, out);
     case MPQC_RULE_SUM: return emit_sum(q, c, out);
     case MPQC_RULE_UNARY:
-        MPQC_TRY(mpqc_as_int(q, mpqc_is_const(q->g, n.in[0]) ? n.in[1] : n.in[0], NULL, out));
+        MPQC_TRY(mpqc_as_byte(q, mpqc_is_const(q->g, n.in[0]) ? n.in[1] : n.in[0], out));
         return mpqc_lower_table(q, c, *out, out);
     default: return emit_with_epilogue(q, c, out);
     }
@@ -469,6 +468,9 @@ mpqc_status mpqc_lower_cluster(struct mpqc_quantiser *q, const struct mpqc_clust
     mpqc_vid out = MPQC_NONE;
     q->loc = mpqc_node_at(q->g, c->core)->loc;
     MPQC_TRY(emit_by_rule(q, c, &out));
+    struct mpqc_params p = mpqc_params_of(q, c->out);
+    bool narrow = mpqc_value_at(q->g, out)->type.dtype == MPQC_DT_U8;
+    if (narrow && mpqc_params_wide(p)) MPQC_TRY(convert(q, out, p, &out)); /* a table's */
     q->as_int[c->out] = out;
     struct mpqc_value *v = mpqc_value_at(q->g, out);
     if (!v->name) v->name = mpqc_value_at(q->g, c->out)->name;

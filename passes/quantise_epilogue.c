@@ -48,7 +48,8 @@ mpqc_status mpqc_lower_requant(struct mpqc_quantiser *q, mpqc_vid acc, const dou
 mpqc_status mpqc_lower_rescale(struct mpqc_quantiser *q, mpqc_vid v, double sign, float unit,
                               mpqc_vid *out)
 {
-    double m = rint(256.0 * (double)mpqc_params_of_new(q, v).scale / (double)unit);
+    struct mpqc_params p = mpqc_params_of_new(q, v);
+    double m = rint((mpqc_params_wide(p) ? 32768.0 : 256.0) * (double)p.scale / (double)unit);
     m = fmin(m, 32767.0);
     struct mpqc_attrs attrs = {0};
     mpqc_attrs_float(&attrs, MPQC_ATTR_SCALE, unit);
@@ -63,24 +64,24 @@ struct mpqc_params mpqc_cluster_params(struct mpqc_quantiser *q, const struct mp
     return mpqc_cluster_has_table(c) ? q->pre[c - q->clusters.c] : mpqc_params_of(q, c->out);
 }
 
-static int64_t code_of(double real, struct mpqc_params p, unsigned levels)
+static int64_t code_of(double real, struct mpqc_params p)
 {
     double code = rint(real / (double)p.scale) + p.zero;
-    return (int64_t)fmin(fmax(code, 0), levels); /* infinities included */
+    double least = mpqc_params_wide(p) ? -(double)p.levels : 0;
+    return (int64_t)fmin(fmax(code, least), p.levels); /* infinities included */
 }
 
 mpqc_status mpqc_lower_narrow(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid v,
                              struct mpqc_params to, int frac, mpqc_vid *out)
 {
     double lo = -INFINITY, hi = INFINITY;
-    unsigned levels = c && !mpqc_cluster_has_table(c) ? mpqc_levels_of(q, c->out) : 255;
     if (c) mpqc_chain_limits(q->g, c->chain, c->n_clamp, &lo, &hi);
     struct mpqc_attrs attrs = {0};
     mpqc_attrs_int(&attrs, MPQC_ATTR_FRAC, frac);
     mpqc_attrs_int(&attrs, MPQC_ATTR_ZERO, to.zero);
-    mpqc_attrs_int(&attrs, MPQC_ATTR_LO, code_of(lo, to, levels));
-    mpqc_attrs_int(&attrs, MPQC_ATTR_HI, code_of(hi, to, levels));
-    mpqc_attrs_string(&attrs, MPQC_ATTR_TO, "u8");
+    mpqc_attrs_int(&attrs, MPQC_ATTR_LO, code_of(lo, to));
+    mpqc_attrs_int(&attrs, MPQC_ATTR_HI, code_of(hi, to));
+    mpqc_attrs_string(&attrs, MPQC_ATTR_TO, mpqc_params_text(to));
     MPQC_TRY(mpqc_emit(q, MPQC_OP_NARROW, &v, 1, &attrs, out));
     if (!c || !mpqc_cluster_has_table(c)) return MPQC_OK;
     return mpqc_lower_table(q, c, *out, out);
@@ -89,15 +90,14 @@ mpqc_status mpqc_lower_narrow(struct mpqc_quantiser *q, const struct mpqc_cluste
 mpqc_status mpqc_lower_table(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid v,
                             mpqc_vid *out)
 {
-    struct mpqc_params from = mpqc_params_of_new(q, v), to = mpqc_params_of(q, c->out);
-    unsigned levels = mpqc_levels_of(q, c->out);
+    struct mpqc_params from = mpqc_params_of_new(q, v), to = mpqc_byte_params_of(q, c->out);
     float x[256];
     uint8_t table[256];
     const int64_t dims[1] = {256};
     for (int i = 0; i < 256; i++) x[i] = (float)(from.scale * (double)(i - from.zero));
     MPQC_TRY(mpqc_chain_eval(q->cx, q->g, c->chain + c->n_clamp, c->n_chain - c->n_clamp, x, 256));
     /* NaN, e.g. the logarithm of an input that never occurs, is taken as 0 */
-    for (int i = 0; i < 256; i++) table[i] = (uint8_t)code_of(isnan(x[i]) ? 0.0 : x[i], to, levels);
+    for (int i = 0; i < 256; i++) table[i] = (uint8_t)code_of(isnan(x[i]) ? 0.0 : x[i], to);
     mpqc_vid in[2] = {v, mpqc_graph_const(q->g, NULL, mpqc_type_make(MPQC_DT_U8, 1, dims), table,
                                           false)};
     if (in[1] == MPQC_NONE) return MPQC_OOM(q->cx);

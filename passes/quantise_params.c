@@ -15,6 +15,10 @@
 
 #define LEVELS 255u
 #define FEW_LEVELS 15u
+/* Products with 16-bit inputs must fit here; a little is left for codes that rounding with
+ * care moves. */
+#define WIDE_BOUND (0.95 * 1073741824.0)
+#define LEAST_WIDE 2047.0
 /* Scales stay normal numbers, and so do their reciprocals and products. */
 #define SMALLEST_SCALE 1e-12
 #define FACTOR_MARGIN 1.001
@@ -27,10 +31,18 @@ struct mpqc_params mpqc_params_from_range(double lo, double hi, double least, un
     double scale = (hi - lo) / levels;
     if (hi == lo) scale = 1; /* always zero: any scale will do */
     scale = fmax(fmax(scale, least), SMALLEST_SCALE);
-    struct mpqc_params p = {.scale = (float)scale};
+    struct mpqc_params p = {.scale = (float)scale, .levels = levels};
     double zero = floor(-lo / p.scale + 0.5);
     p.zero = (int32_t)fmin(fmax(zero, 0), levels);
     return p;
+}
+
+/* Codes -levels .. levels of an i16. */
+static struct mpqc_params wide_params(double lo, double hi, double least, unsigned levels)
+{
+    double peak = fmax(fmax(-lo, hi), 0), scale = peak > 0 ? peak / levels : 1;
+    scale = fmax(fmax(scale, least), SMALLEST_SCALE);
+    return (struct mpqc_params){.scale = (float)scale, .levels = levels};
 }
 
 static mpqc_vid root(struct mpqc_quantiser *q, mpqc_vid v)
@@ -48,18 +60,26 @@ static void unite(struct mpqc_quantiser *q, mpqc_vid a, mpqc_vid b)
     q->parent[b] = a;
     q->lo[a] = fmin(q->lo[a], q->lo[b]);
     q->hi[a] = fmax(q->hi[a], q->hi[b]);
-    if (q->levels[b] < q->levels[a]) q->levels[a] = q->levels[b];
-}
-
-unsigned mpqc_levels_of(struct mpqc_quantiser *q, mpqc_vid v)
-{
-    return q->levels[root(q, v)];
+    q->open[a] = q->open[a] || q->open[b];
+    bool alike = (q->levels[a] > LEVELS) == (q->levels[b] > LEVELS);
+    unsigned less = q->levels[a] < q->levels[b] ? q->levels[a] : q->levels[b];
+    unsigned more = q->levels[a] < q->levels[b] ? q->levels[b] : q->levels[a];
+    q->levels[a] = alike ? less : more; /* one reader of 16 bits makes all of them wide */
 }
 
 struct mpqc_params mpqc_params_of(struct mpqc_quantiser *q, mpqc_vid v)
 {
     v = root(q, v);
+    if (q->levels[v] > LEVELS) return wide_params(q->lo[v], q->hi[v], q->least[v], q->levels[v]);
     return mpqc_params_from_range(q->lo[v], q->hi[v], q->least[v], q->levels[v]);
+}
+
+struct mpqc_params mpqc_byte_params_of(struct mpqc_quantiser *q, mpqc_vid v)
+{
+    struct mpqc_params p = mpqc_params_of(q, v);
+    if (!mpqc_params_wide(p)) return p;
+    v = root(q, v);
+    return mpqc_params_from_range(q->lo[v], q->hi[v], 0, LEVELS);
 }
 
 void mpqc_observed(const struct mpqc_quantiser *q, mpqc_vid v, enum mpqc_calibration method,
@@ -111,6 +131,7 @@ static void set_levels(struct mpqc_quantiser *q)
         const struct mpqc_node *n = mpqc_node_at(q->g, c->core);
         mpqc_vid x = mpqc_is_const(q->g, n->in[0]) ? n->in[1] : n->in[0];
         if (mpqc_cluster_input_bits(q, c) == 4) q->levels[x] = FEW_LEVELS;
+        if (mpqc_cluster_input_bits(q, c) == 16) q->levels[x] = MPQC_WIDE_LEVELS;
     }
 }
 
@@ -121,6 +142,15 @@ double mpqc_observed_peak(const struct mpqc_quantiser *q, mpqc_vid v)
 }
 
 /* ---- who shares with whom ---------------------------------------------------------- */
+
+/* Made by no cluster: graph inputs and results of float islands. */
+static void set_open(struct mpqc_quantiser *q)
+{
+    for (mpqc_vid v = 0; v < q->n_values; v++) {
+        mpqc_nid def = mpqc_value_at(q->g, v)->def;
+        q->open[v] = def == MPQC_NONE || q->clusters.of_node[def] == MPQC_NONE;
+    }
+}
 
 static double width(const struct mpqc_quantiser *q, mpqc_vid r)
 {
@@ -217,8 +247,8 @@ static void cut_flat_ends(const float *x, const double *f, uint32_t n, double to
 static mpqc_status table_range(struct mpqc_quantiser *q, const struct mpqc_cluster *c, double *lo,
                                double *hi)
 {
-    struct mpqc_params out = mpqc_params_of(q, c->out);
-    double bottom = -(double)out.zero * out.scale, top = bottom + (double)mpqc_levels_of(q, c->out) * out.scale;
+    struct mpqc_params out = mpqc_byte_params_of(q, c->out);
+    double bottom = -(double)out.zero * out.scale, top = bottom + (double)out.levels * out.scale;
     float x[GRID], y[GRID];
     double f[GRID];
     mpqc_observed(q, c->pre, MPQC_CALIB_MINMAX, lo, hi);
@@ -233,13 +263,29 @@ static mpqc_status table_range(struct mpqc_quantiser *q, const struct mpqc_clust
 
 /* ---- scales that are not too fine -------------------------------------------------------- */
 
+/* How many elements every mean of a node is over, at least. */
+static double fewest_terms(const struct mpqc_graph *g, const struct mpqc_node *n)
+{
+    const struct mpqc_type *x = &mpqc_value_at(g, n->in[0])->type;
+    int64_t results = mpqc_type_count(&mpqc_value_at(g, n->out[0])->type);
+    if (n->op == MPQC_OP_REDUCE_MEAN && results > 0)
+        return (double)(mpqc_type_count(x) / results);
+    if (n->op != MPQC_OP_AVGPOOL) return 1;
+    const int64_t *k = mpqc_attr_ints(n, MPQC_ATTR_KERNEL);
+    const int64_t *pads = mpqc_attr_ints(n, MPQC_ATTR_PADS);
+    bool whole = mpqc_attr_int_or(n, MPQC_ATTR_COUNT_PAD, 0) || !pads ||
+                 (pads[0] == 0 && pads[1] == 0 && pads[2] == 0 && pads[3] == 0);
+    return whole ? (double)k[0] * (double)k[1] : 1; /* a window at the border may hold one */
+}
+
 double mpqc_accumulator_scale(struct mpqc_quantiser *q, uint32_t cluster)
 {
     const struct mpqc_cluster *c = &q->clusters.c[cluster];
     const struct mpqc_node *n = mpqc_node_at(q->g, c->core);
     mpqc_vid x = mpqc_is_const(q->g, n->in[0]) ? n->in[1] : n->in[0];
-    double sx = mpqc_params_of(q, x).scale, most = 0;
+    double sx = mpqc_byte_params_of(q, x).scale, most = 0;
     if (c->rule == MPQC_RULE_LINEAR || c->rule == MPQC_RULE_CHANNEL) {
+        sx = mpqc_params_of(q, x).scale;
         const struct mpqc_type *t = &mpqc_value_at(q->g, n->out[0])->type;
         for (int64_t i = 0; i < t->dims[t->rank - 1]; i++)
             most = fmax(most, q->weight_scale[cluster][i]);
@@ -248,7 +294,7 @@ double mpqc_accumulator_scale(struct mpqc_quantiser *q, uint32_t cluster)
     if (c->rule == MPQC_RULE_MUL) {
         mpqc_vid other = mpqc_other_input(n, x);
         double lo = 0, hi = 0;
-        if (!mpqc_is_const(q->g, other)) return sx * mpqc_params_of(q, other).scale;
+        if (!mpqc_is_const(q->g, other)) return sx * mpqc_byte_params_of(q, other).scale;
         const struct mpqc_value *k = mpqc_value_at(q->g, other);
         for (int64_t i = 0; i < mpqc_type_count(&k->type); i++) {
             lo = fmin(lo, (double)((const float *)k->data)[i]);
@@ -256,10 +302,24 @@ double mpqc_accumulator_scale(struct mpqc_quantiser *q, uint32_t cluster)
         }
         return sx * mpqc_params_from_range(lo, hi, 0, LEVELS).scale;
     }
-    return sx; /* means: a window may hold a single element */
+    return sx / fewest_terms(q->g, n);
 }
 
-/* Least scale of the 8-bit value behind cluster c. */
+/* Least unit that a summand of these parameters can be brought to: a rescale's factor stays
+ * below 2^7, from 16 bits below 1. */
+double mpqc_least_unit(struct mpqc_params p)
+{
+    return (double)p.scale / (mpqc_params_wide(p) ? 0.9999 : 127.0);
+}
+
+/* An operand of the sum behind cluster c must reach its peak in units of a wide result. */
+static double least_for_peak(struct mpqc_quantiser *q, mpqc_vid v)
+{
+    const struct mpqc_histogram *h = &q->p->profile->hist[v];
+    return h->count > 0 ? mpqc_observed_peak(q, v) / MPQC_WIDE_LEVELS : 0;
+}
+
+/* Least scale of the value behind cluster c. */
 static double least_scale(struct mpqc_quantiser *q, uint32_t cluster)
 {
     const struct mpqc_cluster *c = &q->clusters.c[cluster];
@@ -268,9 +328,15 @@ static double least_scale(struct mpqc_quantiser *q, uint32_t cluster)
     mpqc_nid add = c->rule == MPQC_RULE_SUM ? c->core : c->add;
     if (add == MPQC_NONE) return least;
     const struct mpqc_node *n = mpqc_node_at(q->g, add);
-    for (uint32_t i = 0; i < 2; i++) { /* a rescale's multiplier has 7 bits above the point */
-        if (mpqc_is_const(q->g, n->in[i])) continue;
-        least = fmax(least, mpqc_params_of(q, n->in[i]).scale / 127.0);
+    bool wide = mpqc_params_wide(mpqc_params_of(q, c->out));
+    for (uint32_t i = 0; i < 2; i++) {
+        if (mpqc_is_const(q->g, n->in[i])) {
+            if (wide) least = fmax(least, mpqc_const_peak(q->g, n->in[i]) / 32767.0);
+            continue;
+        }
+        bool core = c->add != MPQC_NONE && n->in[i] == mpqc_node_at(q->g, c->core)->out[0];
+        if (wide) least = fmax(least, least_for_peak(q, n->in[i]));
+        if (!core) least = fmax(least, mpqc_least_unit(mpqc_params_of(q, n->in[i])));
     }
     return least;
 }
@@ -316,6 +382,72 @@ static mpqc_status weight_scales(struct mpqc_quantiser *q)
     return MPQC_OK;
 }
 
+/* ---- inputs of 16 bits ------------------------------------------------------------- */
+
+/* The largest code of an input with which no channel's sum leaves 2^30, as far as weights
+ * rounded to nearest tell: lower_linear proves it.  A channel whose weights are tiny beside
+ * its bias does not count here; its weights are going to be coarser. */
+static mpqc_status most_levels(struct mpqc_quantiser *q, uint32_t cluster, double peak,
+                               double *levels)
+{
+    struct mpqc_weights w;
+    const double *scale = q->weight_scale[cluster];
+    MPQC_TRY(mpqc_weights_of(q, &q->clusters.c[cluster], &w));
+    for (int64_t c = 0; c < w.channels; c++) {
+        double sum = 0;
+        if (scale[c] == 0) continue;
+        for (int64_t r = 0; r < w.rows; r++) sum += fabs((double)w.w[r * w.channels + c]);
+        double bias = w.bias && peak > 0 ? fabs((double)w.bias[c]) / peak : 0;
+        double alone = WIDE_BOUND * scale[c] / fmax(sum, scale[c]);
+        double both = WIDE_BOUND * scale[c] / fmax(sum + bias, scale[c]);
+        *levels = fmin(*levels, fmin(alone, fmax(both, LEAST_WIDE)));
+    }
+    return MPQC_OK;
+}
+
+static mpqc_vid input_root(struct mpqc_quantiser *q, const struct mpqc_cluster *c)
+{
+    const struct mpqc_node *n = mpqc_node_at(q->g, c->core);
+    return root(q, mpqc_is_const(q->g, n->in[0]) ? n->in[1] : n->in[0]);
+}
+
+double mpqc_input_reach(struct mpqc_quantiser *q, const struct mpqc_cluster *c)
+{
+    mpqc_vid x = input_root(q, c);
+    if (q->levels[x] <= LEVELS) return LEVELS;
+    return q->open[x] ? 32768.0 : q->levels[x];
+}
+
+/* Signed codes reach 16383, as far as requant surely does (ir/dyadic.h), or less where a
+ * layer sums so many of them that 32 bits would not do: 15 bits for up to about 2000
+ * inputs, 12 for 16000, which is still far finer than the weights.  Where codes come from
+ * outside, all of i16 must be expected, and the weights get coarser if that is too much. */
+static mpqc_status bound_wide(struct mpqc_quantiser *q)
+{
+    for (uint32_t i = 0; i < q->clusters.n; i++) {
+        const struct mpqc_cluster *c = &q->clusters.c[i];
+        if (c->rule != MPQC_RULE_LINEAR && c->rule != MPQC_RULE_CHANNEL) continue;
+        mpqc_vid x = input_root(q, c);
+        if (q->levels[x] <= LEVELS || q->open[x]) continue;
+        double levels = q->levels[x];
+        MPQC_TRY(most_levels(q, i, fmax(fabs(q->lo[x]), fabs(q->hi[x])), &levels));
+        q->levels[x] = (unsigned)fmax(levels, LEVELS + 1.0);
+    }
+    return MPQC_OK;
+}
+
+/* The node whose result in v's group can have 8 bits only, or MPQC_NONE. */
+static mpqc_nid byte_maker(struct mpqc_quantiser *q, mpqc_vid r)
+{
+    for (uint32_t i = 0; i < q->clusters.n; i++) {
+        const struct mpqc_cluster *c = &q->clusters.c[i];
+        bool bytes = c->rule == MPQC_RULE_SOFTMAX || c->rule == MPQC_RULE_UNARY ||
+                     (has_epilogue(c) && mpqc_cluster_has_table(c));
+        if (bytes && root(q, c->out) == r) return c->last;
+    }
+    return MPQC_NONE;
+}
+
 /* Ranges of all values, and who shares with whom. */
 static mpqc_status make_forest(struct mpqc_quantiser *q)
 {
@@ -324,22 +456,28 @@ static mpqc_status make_forest(struct mpqc_quantiser *q)
     q->lo = MPQC_NEW_ARRAY(a, double, q->n_values);
     q->hi = MPQC_NEW_ARRAY(a, double, q->n_values);
     q->levels = MPQC_NEW_ARRAY(a, unsigned, q->n_values);
+    q->open = MPQC_NEW_ARRAY(a, bool, q->n_values);
     if (a->failed) return MPQC_OOM(q->cx);
     set_levels(q);
+    set_open(q);
     MPQC_TRY(observe_all(q));
     share(q);
     return MPQC_OK;
 }
 
 mpqc_status mpqc_quantise_sharing(struct mpqc_pass_cx *p, struct mpqc_graph *g,
-                                  struct mpqc_arena *arena, mpqc_vid **out)
+                                  struct mpqc_arena *arena, mpqc_vid **out, mpqc_nid **bytes)
 {
     struct mpqc_quantiser q = {.p = p, .cx = p->cx, .g = g, .n_values = g->n_values};
     MPQC_TRY(mpqc_quantise_clusters(p->cx, g, &p->scratch, &q.clusters));
     MPQC_TRY(make_forest(&q));
     *out = MPQC_NEW_ARRAY(arena, mpqc_vid, g->n_values);
-    if (!*out) return MPQC_OOM(p->cx);
-    for (mpqc_vid v = 0; v < g->n_values; v++) (*out)[v] = root(&q, v);
+    *bytes = MPQC_NEW_ARRAY(arena, mpqc_nid, g->n_values);
+    if (!*out || !*bytes) return MPQC_OOM(p->cx);
+    for (mpqc_vid v = 0; v < g->n_values; v++) {
+        (*out)[v] = root(&q, v);
+        (*bytes)[v] = (*out)[v] == v ? byte_maker(&q, v) : MPQC_NONE;
+    }
     return MPQC_OK;
 }
 
@@ -352,6 +490,7 @@ mpqc_status mpqc_quantise_params(struct mpqc_quantiser *q)
     q->weight_scale = MPQC_NEW_ARRAY(a, double *, q->clusters.n);
     if (a->failed) return MPQC_OOM(q->cx);
     MPQC_TRY(weight_scales(q));
+    MPQC_TRY(bound_wide(q));
     /* Bounds only grow along the graph; a cycle would need shared groups whose
      * factors exceed 1 both ways, and is cut off here. */
     bool changed = true;

@@ -14,6 +14,7 @@
  * drawn evenly, many more than the layer has weights per channel.
  */
 #include "ir/op.h"
+#include "ir/elements.h"
 #include "passes/quantise.h"
 #include "passes/replay.h"
 #include "passes/weights.h"
@@ -73,10 +74,10 @@ static void fill_target(const struct windows *w, uint64_t sample, int64_t group,
         to[c] -= (float)w->bias[group * w->ocg + c];
     if (w->residual == MPQC_NONE) return;
     r = mpqc_replay_tensor(w->q->replay, w->residual, sample);
-    const uint8_t *q = (const uint8_t *)r.data + from;
     float scale = (float)w->residual_sign * r.type.quant->scale[0];
     for (int64_t c = 0; c < w->ocg; c++)
-        to[c] += scale * (float)((int32_t)q[c] - r.type.quant->zero[0]);
+        to[c] += scale * (float)(mpqc_element_get(r.type.dtype, r.data, from + c) -
+                                 r.type.quant->zero[0]);
 }
 
 /* Window number n: spread over all, with steps that are no multiple of a row. */
@@ -180,9 +181,9 @@ static void read_target(struct windows *w)
     if (c->add == MPQC_NONE) return;
     const struct mpqc_node *add = mpqc_node_at(q->g, c->add);
     mpqc_vid other = mpqc_other_input(add, core), r = q->as_int[other];
-    if (mpqc_is_const(q->g, other) || r == MPQC_NONE ||
-        mpqc_value_at(q->g, r)->type.dtype != MPQC_DT_U8)
-        return;
+    if (mpqc_is_const(q->g, other) || r == MPQC_NONE) return;
+    enum mpqc_dtype t = mpqc_value_at(q->g, r)->type.dtype;
+    if (t != MPQC_DT_U8 && t != MPQC_DT_I16) return;
     w->sum = c->sum;
     w->residual = r;
     bool sub = add->op == MPQC_OP_SUB, second = sub && add->in[1] == core;

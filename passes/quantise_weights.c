@@ -7,6 +7,8 @@
  * and may feed x or x - 128 instead of x - zero, with the difference in the bias.
  * Every partial sum of every such order lies within
  *     |bias| + 255 sum |w| + 255 |sum w|   (128 |sum w| for the offset form)
+ * or, where x is an i16 of codes up to A (quantise_params.c) and there is no zero point,
+ *     |bias| + A sum |w|
  * and this bound is kept below 2^30 for each channel; the rounding constant that
  * requant adds is at most 2^30, so everything stays within int32.  A channel that
  * exceeds the bound (a pruned one: tiny weights, so that its bias has an enormous
@@ -121,6 +123,8 @@ struct channel_job {
     unsigned bits;
     bool rounded;    /* codes and scales are there */
     double sx;       /* scale of the input */
+    double reach;    /* its largest code */
+    bool offset;     /* it has a zero point, or may be fed as x - 128 */
     const double *real_bias; /* NULL: none */
     int8_t *q;       /* [rows][channels] */
     int32_t *bias;
@@ -195,7 +199,7 @@ static double finish_channel(const struct channel_job *j, int64_t c)
     }
     double bias = j->real_bias ? rint(j->real_bias[c] / (j->sx * s)) : 0;
     j->bias[c] = fabs(bias) < BOUND ? (int32_t)bias : 0;
-    return fabs(bias) + 255.0 * magnitude + 255.0 * fabs(sum);
+    return fabs(bias) + j->reach * magnitude + (j->offset ? 255.0 * fabs(sum) : 0);
 }
 
 /* Quantises one channel, with a larger scale if the bound asks for it (*raised counts
@@ -278,7 +282,9 @@ mpqc_status mpqc_lower_linear(struct mpqc_quantiser *q, const struct mpqc_cluste
     MPQC_TRY(linear_input(q, c, &in[0]));
     size_t n = (size_t)w.channels;
     struct channel_job j = {.w = &w, .bits = mpqc_cluster_weight_bits(q, c),
-                            .sx = (double)mpqc_params_of_new(q, in[0]).scale};
+                            .sx = (double)mpqc_params_of_new(q, in[0]).scale,
+                            .reach = mpqc_input_reach(q, c)};
+    j.offset = mpqc_value_at(q->g, in[0])->type.dtype == MPQC_DT_U8;
     j.q = MPQC_NEW_ARRAY(a, int8_t, (size_t)(w.rows * w.channels));
     j.bias = MPQC_NEW_ARRAY(a, int32_t, n);
     j.scale = MPQC_NEW_ARRAY(a, float, n);

@@ -23,6 +23,18 @@ struct span {
 };
 typedef void (*source_fn)(struct span *s, const struct mpqc_histogram *h, bool image);
 
+/* What quantise counts for so many bits: see struct mpqc_params. */
+static unsigned levels_of(unsigned bits)
+{
+    return bits > 8 ? MPQC_WIDE_LEVELS : (1u << bits) - 1;
+}
+
+static double step_of(const struct span *s)
+{
+    double peak = fmax(-s->lo, s->hi);
+    return (s->levels > 255 ? peak : s->hi - s->lo) / s->levels;
+}
+
 static void widen(struct span *s, double lo, double hi)
 {
     s->lo = fmin(s->lo, lo);
@@ -42,7 +54,7 @@ static void add_range(struct span *s, const struct mpqc_histogram *h, bool image
 /* A bin is treated as its centre, and as rounding within the range; zeros have no error. */
 static void add_error(struct span *s, const struct mpqc_histogram *h, bool image)
 {
-    double step = (s->hi - s->lo) / s->levels, bin = ldexp(1, h->exp);
+    double step = step_of(s), bin = ldexp(1, h->exp);
     (void)image;
     for (int i = 0; i < MPQC_HIST_BINS; i++) {
         if (h->bins[i] == 0) continue;
@@ -75,14 +87,18 @@ static void for_sources(struct span *s, mpqc_vid v, source_fn fn)
 mpqc_status mpqc_sens_range_of(const struct mpqc_sens_cx *s, const struct mpqc_bits_layer *l,
                                unsigned bits, struct mpqc_sens_range *out)
 {
-    struct span span = {.p = s->p, .g = s->g, .levels = (1u << bits) - 1};
+    struct span span = {.p = s->p, .g = s->g, .levels = levels_of(bits)};
     double levels = (double)span.levels;
     for_sources(&span, l->input, add_range);
     if (!span.known)
         return MPQC_FAIL(s->p->cx, DATA, ((struct mpqc_where){.node = l->name, .op = l->op,
                                                               .offset = -1}),
                          "the profile has no values of its input; calibrate again");
-    double scale = span.hi > span.lo ? fmax((span.hi - span.lo) / levels, 1e-12) : 1;
+    double scale = span.hi > span.lo ? fmax(step_of(&span), 1e-12) : 1;
+    if (span.levels > 255) {
+        *out = (struct mpqc_sens_range){(float)scale, (float)-levels, (float)levels};
+        return MPQC_OK;
+    }
     double zero = fmin(fmax(floor(-span.lo / scale + 0.5), 0), levels);
     *out = (struct mpqc_sens_range){(float)scale, (float)-zero, (float)(levels - zero)};
     return MPQC_OK;
@@ -101,7 +117,7 @@ void mpqc_sens_fake(const struct mpqc_sens_range *r, const float *x, float *y, i
 void mpqc_sens_activation_error(const struct mpqc_pass_cx *p, const struct mpqc_graph *g,
                                 mpqc_vid v, unsigned bits, double *error, double *power)
 {
-    struct span s = {.p = p, .g = g, .levels = (1u << bits) - 1};
+    struct span s = {.p = p, .g = g, .levels = levels_of(bits)};
     for_sources(&s, v, add_range);
     for_sources(&s, v, add_error);
     *error = 1.0 / (12.0 * s.levels * s.levels);

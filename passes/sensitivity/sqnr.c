@@ -51,13 +51,15 @@ mpqc_status mpqc_sens_sqnr(struct mpqc_sens_cx *s)
 mpqc_status mpqc_sens_sqnr_accumulated(struct mpqc_sens_cx *s)
 {
     struct mpqc_perturb p;
-    const uint32_t *precise = MPQC_NEW_ARRAY(&s->p->scratch, uint32_t, s->bits->n_layers); /* 0 */
+    uint32_t *precise = MPQC_NEW_ARRAY(&s->p->scratch, uint32_t, s->bits->n_layers);
+    uint32_t plain = mpqc_choice_plain();
     if (!precise) return MPQC_OOM(s->p->cx);
+    for (uint32_t l = 0; l < s->bits->n_layers; l++) precise[l] = plain;
     MPQC_TRY(prepare(s, precise, &p));
     MPQC_TRY(mpqc_perturb_run(&p));
     for (size_t i = 0; i < (size_t)s->bits->n_layers * mpqc_n_choices; i++) {
         size_t l = i / mpqc_n_choices;
-        double before = l == 0 ? 0 : p.distance[(l - 1) * mpqc_n_choices];
+        double before = l == 0 ? 0 : p.distance[(l - 1) * mpqc_n_choices + plain];
         s->bits->omega[i] = fmax(p.distance[i] - before, 0) / fmax(p.signal, 1e-300);
     }
     return fill_figure(s, &p);

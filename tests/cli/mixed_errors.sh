@@ -68,8 +68,12 @@ refuses 'what to minimize' "-minimize=time is not known" "$calib" -minimize=time
 refuses 'cost' "-cost=guess is not known" "$calib" -cost=guess
 refuses 'measure' "-measure=moon is not known" "$calib" -measure=moon
 refuses 'measure: no command' "-measure=cmd: is not known" "$calib" -measure=cmd:
-refuses 'candidate' "no choice 'w9a9'; the choices are w8a8" "$calib" -candidates=w4a8,w9a9
+refuses 'candidate' "no choice 'w9a9'; the choices are w8a16, w8a8" "$calib" -candidates=w4a8,w9a9
 refuses 'no candidate' "-candidates wants" "$calib" -candidates=
+net=$nets/fashion_mobile.onnx
+refuses 'wide' "block2/depthwise.*cannot have 16-bit inputs: .*table of 256 entries, that of '/block1" \
+    "$calib" $few -pin='block2/depthwise=w8a16'
+net=$nets/fashion_resnet.onnx
 refuses 'report' "ends in .json or .csv" "$calib" -report="$work/out/report.xml"
 refuses 'near' "did you mean '-max-size'" "$calib" -max-sise=0.5x
 for amount in x 0x 0 -1x 10QB 1x2 nan infx 0x10; do

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- *     e2e_exact NETWORK IMAGES
+ *     e2e_exact NETWORK IMAGES [NAME PIN]
  *
  * One meaning everywhere: the interpreter on the integer graph, and the library of
  * every target that can run here (this CPU, or qemu for aarch64), with float and with
  * integer inputs and outputs, on one thread and on two, give the same bytes for the
  * first IMAGES test images of Fashion-MNIST.  The workspace and the outputs hold
  * random bytes before each run and are surrounded by guards; the inputs stay as they
- * are.  The libraries are no larger than they may be, and stay in MPQC_LIB_DIR.
+ * are.  The libraries are no larger than they may be, and stay in MPQC_LIB_DIR.  PIN is a
+ * rule as mpqc -pin has it, for the bits of some layers; libraries are called NETWORK-NAME.
  */
+#include "ir/elements.h"
 #include "runtime/mpqc_load.h"
 #include "runtime/mpqc_pool.h"
 #include "tests/e2e/support.h"
@@ -46,11 +48,11 @@ static const struct mpqc_type *output_type(const struct answers *a)
 static void quantise_row(const struct mpqc_type *t, const float *x, uint8_t *to)
 {
     const struct mpqc_dtype_info *d = &mpqc_dtypes[t->dtype];
-    CHECK(d->bytes == 1 && t->quant, "the input of an -io=int graph is %s", d->text);
+    CHECK(d->bytes <= 2 && t->quant, "the input of an -io=int graph is %s", d->text);
     for (int64_t i = 0; i < mpqc_type_count(t); i++) {
         float q = rintf(x[i] / t->quant->scale[0]) + (float)t->quant->zero[0];
         q = fminf(fmaxf(q, (float)d->min), (float)d->max);
-        to[i] = (uint8_t)(int)q;
+        mpqc_element_set(t->dtype, to, i, (int64_t)q);
     }
 }
 
@@ -319,13 +321,14 @@ static unsigned test_target(const struct answers *a, struct mpqc_cx *cx,
     return 1;
 }
 
-static unsigned test_io(const struct e2e_network *net, bool int_io, uint64_t count)
+static unsigned test_io(const struct e2e_network *net, bool int_io, uint64_t count,
+                        const char *pin)
 {
     struct e2e_compiled c;
     struct answers a = {.net = net, .int_io = int_io, .count = count};
     const char *no_cross = no_qemu();
     unsigned too_large = 0;
-    e2e_compile(net, CALIBRATION, int_io, &c);
+    e2e_compile(net, CALIBRATION, int_io, pin, &c);
     make_answers(&a, &c);
     for (unsigned i = 0; mpqc_target_name(i); i++) {
         struct mpqc_target t;
@@ -340,11 +343,16 @@ static unsigned test_io(const struct e2e_network *net, bool int_io, uint64_t cou
 
 int main(int argc, char **argv)
 {
-    CHECK(argc == 3, "usage: %s NETWORK IMAGES", argv[0]);
+    CHECK(argc == 3 || argc == 5, "usage: %s NETWORK IMAGES [NAME PIN]", argv[0]);
     struct e2e_network net = e2e_network_find(argv[1]);
     uint64_t count = strtoull(argv[2], NULL, 10);
+    const char *pin = argc == 5 ? argv[4] : NULL;
+    if (pin) {
+        size_t n = strlen(net.name);
+        snprintf(net.name + n, sizeof net.name - n, "-%s", argv[3]);
+    }
     e2e_make_folder(MPQC_LIB_DIR);
-    unsigned too_large = test_io(&net, false, count) + test_io(&net, true, count);
+    unsigned too_large = test_io(&net, false, count, pin) + test_io(&net, true, count, pin);
     CHECK(too_large == 0, "%u libraries are larger than weights + 15 %% + 64 KiB", too_large);
     return 0;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "tests/e2e/support.h"
 
+#include "passes/pins.h"
+
 #include <errno.h>
 #include <sys/stat.h>
 
@@ -139,7 +141,27 @@ void e2e_expect_ok(const struct mpqc_cx *cx, mpqc_status status, const char *wha
     e2e_die(__FILE__, __LINE__, "%s failed", what);
 }
 
-void e2e_compile(const struct e2e_network *net, uint64_t samples, bool int_io,
+/* Layers that share the input of a pinned one have its choice too. */
+static void decide(struct e2e_compiled *c, const char *rule)
+{
+    struct mpqc_bits *b = &c->bits;
+    struct mpqc_pins pins = {.arena = &c->passes.keep};
+    e2e_expect_ok(&c->cx, mpqc_bits_collect(&c->cx, &c->graph, &c->passes.keep, b), "bits");
+    e2e_expect_ok(&c->cx, mpqc_bits_tie(&c->passes, &c->graph, b), "ties");
+    e2e_expect_ok(&c->cx, mpqc_pins_add(&c->cx, &pins, rule, "the test"), "the rule");
+    e2e_expect_ok(&c->cx, mpqc_pins_apply(&c->cx, &pins, b), "the rule");
+    b->chosen = MPQC_NEW_ARRAY(&c->passes.keep, uint32_t, b->n_layers);
+    CHECK(b->chosen, "out of memory");
+    for (uint32_t l = 0; l < b->n_layers; l++) {
+        b->chosen[l] = mpqc_choice_plain();
+        for (uint32_t k = 0; k < b->n_layers; k++)
+            if (b->layer[k].pinned >= 0 && b->layer[k].input_group == b->layer[l].input_group)
+                b->chosen[l] = (uint32_t)b->layer[k].pinned;
+    }
+    c->passes.bits = b;
+}
+
+void e2e_compile(const struct e2e_network *net, uint64_t samples, bool int_io, const char *pin,
                  struct e2e_compiled *c)
 {
     static const char *const passes[] = {"simplify", "calibrate", "quantise", "fuse", "plan"};
@@ -159,8 +181,12 @@ void e2e_compile(const struct e2e_network *net, uint64_t samples, bool int_io,
     struct mpqc_dataset data = {.count = samples, .get = get_sample, .user = &images};
     c->passes.data = &data;
     c->passes.engine = &mpqc_interpreter;
+    e2e_expect_ok(&c->cx, mpqc_pipeline_run(&c->passes, &c->graph, passes, 2, &stopped),
+                  "simplify and calibrate");
+    if (pin) decide(c, pin);
     e2e_expect_ok(&c->cx,
-                  mpqc_pipeline_run(&c->passes, &c->graph, passes, MPQC_LEN(passes), &stopped),
+                  mpqc_pipeline_run(&c->passes, &c->graph, passes + 2, MPQC_LEN(passes) - 2,
+                                    &stopped),
                   "the pipeline");
     CHECK(!stopped && c->passes.plan, "no plan was made");
     c->passes.data = NULL;

@@ -12,6 +12,7 @@
 #include "codegen/codegen.h"
 #include "driver/data.h"
 #include "frontend/frontend.h"
+#include "passes/bits.h"
 #include "passes/pass.h"
 
 #include <stdlib.h>
@@ -53,10 +54,12 @@ struct e2e_compiled {
     struct mpqc_options options;
     struct mpqc_graph graph;
     struct mpqc_pass_cx passes;
+    struct mpqc_bits bits; /* when pinned */
 };
 /* Import, simplify, calibrate on `samples` training images, quantise, fuse, plan; the
- * verifier runs after each pass. */
-void e2e_compile(const struct e2e_network *net, uint64_t samples, bool int_io,
+ * verifier runs after each pass.  pin: a rule as -pin has it, whose layers get its choice,
+ * all others w8a8; or NULL. */
+void e2e_compile(const struct e2e_network *net, uint64_t samples, bool int_io, const char *pin,
                  struct e2e_compiled *out);
 void e2e_compiled_release(struct e2e_compiled *c);
 /* Prints all diagnostics and exits with 1 unless status is MPQC_OK. */

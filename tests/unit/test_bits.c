@@ -72,7 +72,9 @@ static void names_say_the_bits(void **state)
     }
     assert_null(mpqc_choice_find("w9a8"));
     assert_null(mpqc_choice_find("w8a"));
-    assert_string_equal(mpqc_choices[0].name, "w8a8");
+    assert_string_equal(mpqc_choices[mpqc_choice_plain()].name, "w8a8");
+    assert_true(mpqc_choice_wide((uint32_t)(mpqc_choice_find("w8a16") - mpqc_choices)));
+    assert_false(mpqc_choice_wide(mpqc_choice_plain()));
 }
 
 /* ---- layers ---- */

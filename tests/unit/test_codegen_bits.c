@@ -12,7 +12,8 @@
 static struct mpqc_linear layer(unsigned bits, int64_t run, const int8_t *w)
 {
     struct mpqc_linear l = {.w = w, .groups = 1, .icg = run, .ocg = 5, .n_outer = 3, .n_inner = 1,
-                            .run = run, .k4 = (run + 3) / 4, .bits = bits};
+                            .run = run, .k4 = (run + 3) / 4, .bits = bits,
+                            .x_bytes = 1, .per_lane = 4};
     return l;
 }
 

@@ -39,6 +39,7 @@ struct test_case {
     bool then; /* a 3x3 convolution follows, which reads the halo of the result */
     unsigned bits; /* of weights; 0 means 8 */
     unsigned rank; /* of the tile, by the cost model */
+    bool x16, r16, y16; /* input, residual, result are i16 */
     bool from_input; /* reads the caller's buffer, not the arena */
     int64_t gap; /* extra channels between pixels of the arena's tensors */
     int64_t axes[4];
@@ -89,10 +90,10 @@ static mpqc_vid add(struct fixture *f, enum mpqc_op op, const mpqc_vid *in, uint
 }
 
 static mpqc_vid add_input(struct fixture *f, const char *name, uint32_t rank, const int64_t *dims,
-                          int zero)
+                          int zero, bool wide)
 {
-    struct mpqc_type t = mpqc_type_make(MPQC_DT_U8, rank, dims);
-    t.quant = mpqc_quant_tensor(&f->g, 0.5f, zero);
+    struct mpqc_type t = mpqc_type_make(wide ? MPQC_DT_I16 : MPQC_DT_U8, rank, dims);
+    t.quant = mpqc_quant_tensor(&f->g, 0.5f, wide ? 0 : zero);
     return mpqc_graph_input(&f->g, name, t);
 }
 
@@ -205,6 +206,17 @@ static mpqc_vid add_requant(struct fixture *f, mpqc_vid acc, enum factor factor,
     return add(f, MPQC_OP_REQUANT, in, 3, &a);
 }
 
+/* To i16: without a zero point; to less than all of it where there is no relu. */
+static mpqc_vid add_clamp(struct fixture *f, mpqc_vid v, int frac, bool relu)
+{
+    struct mpqc_attrs a = {0};
+    mpqc_attrs_int(&a, MPQC_ATTR_FRAC, frac);
+    mpqc_attrs_int(&a, MPQC_ATTR_LO, relu ? 0 : -16383);
+    mpqc_attrs_int(&a, MPQC_ATTR_HI, 16383);
+    mpqc_attrs_string(&a, MPQC_ATTR_TO, "i16");
+    return add(f, MPQC_OP_NARROW, &v, 1, &a);
+}
+
 static mpqc_vid add_narrow(struct fixture *f, mpqc_vid v, int frac, int zero, bool relu, bool i8)
 {
     struct mpqc_attrs a = {0};
@@ -251,6 +263,7 @@ static void place_arena(struct fixture *f, mpqc_vid v, int32_t halo, int64_t gap
     for (int i = 0; i < 4; i++) p->halo[i] = halo;
     strides(t, p, gap);
     uint64_t before = halo ? (uint64_t)(halo * p->stride[1] + halo * p->stride[2]) : 0;
+    before *= mpqc_dtypes[t->dtype].bytes;
     before = (before + 63) / 64 * 64;
     p->offset = f->plan.arena_bytes + MPQC_ARENA_SLACK + before;
     uint64_t size = (uint64_t)((t->dims[0] * (t->rank == 4 ? p->stride[0] : 0)) + 0);
@@ -298,7 +311,8 @@ static mpqc_vid add_follower(struct fixture *f, mpqc_vid v)
     memcpy(c.x, f->g.values[v].type.dims, sizeof c.x);
     mpqc_nid n = f->g.n_nodes;
     mpqc_vid out = add_core(f, &c, v, MPQC_NONE);
-    out = add_narrow(f, add_requant(f, out, PER_CHANNEL, 5), 6, 128, false, false);
+    int64_t shift = f->g.values[v].type.dtype == MPQC_DT_I16 ? 12 : 5;
+    out = add_narrow(f, add_requant(f, out, PER_CHANNEL, shift), 6, 128, false, false);
     add_kernel(f, MPQC_KERNEL_LINEAR, n, f->g.n_nodes, n, out);
     return out;
 }
@@ -310,6 +324,7 @@ static int64_t shift_for(const struct test_case *t)
                                     : 1;
     int64_t shift = t->core == SUMPOOL || t->core == REDUCE ? 0 : 3;
     for (; k > 4; k /= 4) shift++;
+    if (t->x16) shift += 7;
     if (t->bits) shift -= (8 - (int64_t)t->bits) / 2 + 1;
     if (shift < 0) shift = 0;
     return t->frac == 0 ? shift + 5 : shift;
@@ -325,7 +340,8 @@ static mpqc_vid add_chain(struct fixture *f, const struct test_case *t, mpqc_vid
         mpqc_vid in[] = {v, add(f, MPQC_OP_RESCALE, &r, 1, &a)};
         v = add(f, MPQC_OP_ADD, in, 2, NULL);
     }
-    if (t->frac >= 0) v = add_narrow(f, v, t->frac, 77, t->relu, t->i8);
+    if (t->y16) v = add_clamp(f, v, t->frac, t->relu);
+    else if (t->frac >= 0) v = add_narrow(f, v, t->frac, 77, t->relu, t->i8);
     return t->lut ? add_lut(f, v) : v;
 }
 
@@ -337,7 +353,7 @@ static struct mpqc_type result_type(const struct test_case *t)
     f.seed = 7;
     mpqc_cx_init(&f.cx, NULL);
     mpqc_graph_init(&f.g, NULL);
-    mpqc_vid x = add_input(&f, "x", 4, t->x, 0);
+    mpqc_vid x = add_input(&f, "x", 4, t->x, 0, t->x16);
     mpqc_vid core = add_core(&f, t, x, x); /* moves f.g.values */
     struct mpqc_type r = f.g.values[core].type;
     r.quant = NULL;
@@ -349,17 +365,17 @@ static struct mpqc_type result_type(const struct test_case *t)
 static void build(struct fixture *f, const struct test_case *t)
 {
     int32_t halo = t->pad > 0 ? (int32_t)t->pad + 1 : 0;
-    mpqc_vid x = add_input(f, "x", 4, t->x, 131), y = MPQC_NONE, r = MPQC_NONE;
+    mpqc_vid x = add_input(f, "x", 4, t->x, 131, t->x16), y = MPQC_NONE, r = MPQC_NONE;
     place_outside(f, x, MPQC_SPACE_INPUT, f->g.n_inputs - 1);
     if (t->core == MUL) {
         int64_t d[] = {t->x[0], t->oc == 1 ? 1 : t->x[1], t->oc == 1 ? 1 : t->x[2],
                        t->oc == 2 ? 1 : t->x[3]};
-        y = add_input(f, "y", 4, d, 9);
+        y = add_input(f, "y", 4, d, 9, false);
         place_outside(f, y, MPQC_SPACE_INPUT, f->g.n_inputs - 1);
     }
     if (t->residual) {
         struct mpqc_type type = result_type(t);
-        r = add_input(f, "r", type.rank, type.dims, 100);
+        r = add_input(f, "r", type.rank, type.dims, 100, t->r16);
         place_outside(f, r, MPQC_SPACE_INPUT, f->g.n_inputs - 1);
     }
     mpqc_vid xa = to_arena(f, t, x, halo);

@@ -26,7 +26,9 @@ struct shape {
 /* Element i of an operand as a whole number minus its zero point, or 0 for f32. */
 static int64_t element(const struct mpqc_type *t, const void *data, int64_t i, int64_t channel)
 {
-    int64_t q = t->dtype == MPQC_DT_I8 ? ((const int8_t *)data)[i] : ((const uint8_t *)data)[i];
+    int64_t q = t->dtype == MPQC_DT_I8    ? ((const int8_t *)data)[i]
+                : t->dtype == MPQC_DT_I16 ? ((const int16_t *)data)[i]
+                                          : ((const uint8_t *)data)[i];
     return q - t->quant->zero[t->quant->axis == -1 ? 0 : channel];
 }
 
@@ -70,14 +72,19 @@ static void *random_data(struct rng *r, const struct mpqc_type *t)
             ((float *)(void *)p)[i] = ((float)next(r, 2000) + 0.5f) / 777.0f - 1.0f;
         else if (t->dtype == MPQC_DT_I32)
             ((int32_t *)(void *)p)[i] = (int32_t)next(r, 20001) - 10000;
+        else if (t->dtype == MPQC_DT_I16)
+            ((int16_t *)(void *)p)[i] =
+                (int16_t)(next(r, 8)   ? (int32_t)next(r, 65536) - 32768
+                          : next(r, 2) ? 32767
+                                       : -32768);
         else
             p[i] = (char)(next(r, 8) ? next(r, 256) : next(r, 2) ? 255 : 128); /* extremes too */
     }
     return p;
 }
 
-/* The types of a test: f32, or 8 bits with different signs and zero points. */
-enum flavour { F32, U8_I8_CHANNEL, I8_U8_TENSOR, U8_I8_ZEROS, FLAVOURS };
+/* The types of a test: f32, or 8 bits with different signs and zero points, or 16. */
+enum flavour { F32, U8_I8_CHANNEL, I8_U8_TENSOR, U8_I8_ZEROS, I16_I8_CHANNEL, FLAVOURS };
 
 static void set_quant(struct mpqc_graph *g, enum flavour f, struct mpqc_type *x,
                       struct mpqc_type *w, struct rng *r)
@@ -90,10 +97,11 @@ static void set_quant(struct mpqc_graph *g, enum flavour f, struct mpqc_type *x,
         scale[i] = 0.5f + (float)i;
         zero[i] = f == U8_I8_ZEROS ? (int32_t)next(r, 256) - 128 : 0;
     }
-    x->dtype = f == I8_U8_TENSOR ? MPQC_DT_I8 : MPQC_DT_U8;
+    bool wide = f == I16_I8_CHANNEL;
+    x->dtype = f == I8_U8_TENSOR ? MPQC_DT_I8 : wide ? MPQC_DT_I16 : MPQC_DT_U8;
     w->dtype = f == I8_U8_TENSOR ? MPQC_DT_U8 : MPQC_DT_I8;
     x->quant = mpqc_quant_tensor(g, 0.5f, f == I8_U8_TENSOR ? (int32_t)next(r, 256) - 128
-                                                            : (int32_t)next(r, 256));
+                                                            : wide ? 0 : (int32_t)next(r, 256));
     w->quant = f == I8_U8_TENSOR
                    ? mpqc_quant_tensor(g, 0.25f, (int32_t)next(r, 256))
                    : mpqc_quant_channel(g, (int32_t)w->rank - 1, channels, scale, zero);

@@ -33,8 +33,8 @@ static const struct refusal refusals[] = {
     {X4 W "const %2 : f32[3] = splat 1 %3 = conv %0, %1, %2", "the bias of conv is f32[3], not f32[4]"},
     {X4 W "const %2 : i32[4] = splat 1 %3 = conv %0, %1, %2", "the bias of conv is i32[4], not f32[4]"},
     {U4 W "%2 = conv %0, %1", "takes two f32 tensors, or two quantised ones"},
-    {"input %0 : i16[1,8,8,6] quant(scale=1, zero=0) const %1 : i8[1,1,6,1] quant(scale=1, zero=0) = splat 1 "
-     "%2 = conv %0, %1", "of at most 8 bits"},
+    {"input %0 : i16[1,8,8,6] quant(scale=1, zero=3) const %1 : i8[1,1,6,1] quant(scale=1, zero=0) = splat 1 "
+     "%2 = conv %0, %1", "i16 with zero point 0"},
     {U4 "const %1 : i8[1,1,6,1] quant(axis=2, scale=[1,1,1,1,1,1], zero=[0,0,0,0,0,0]) = splat 1 "
      "%2 = conv %0, %1", "per tensor or per last axis"},
     {X4 W "%2 = conv %0, %1 {pads=[1000000000,1000000000,1000000000,1000000000]}", "larger than 2^40 bytes"},
@@ -152,7 +152,7 @@ static const struct refusal refusals[] = {
      "does not fit i32[2]"},
     {"input %0 : i32[2] const %1 : i32[1] = [1] %2 = requant %0, %1, %1 {scale=1}", "requant takes quantised i32"},
     {"input %0 : u8[2] quant(scale=1, zero=0) %1 = rescale %0 {mult=32768, scale=1}", "between -32767 and 32767"},
-    {"input %0 : i16[2] quant(scale=1, zero=0) %1 = rescale %0 {mult=1, scale=1}", "rescale takes 8 bits"},
+    {"input %0 : i16[2] quant(scale=1, zero=1) %1 = rescale %0 {mult=1, scale=1}", "rescale takes 8 bits"},
     {"input %0 : i16[2] quant(scale=1, zero=0) %1 = narrow %0 {frac=15, to=\"u8\"}", "drops 15 bits"},
     {"input %0 : i16[2] quant(scale=1, zero=0) %1 = narrow %0 {hi=256, to=\"u8\"}", "which is not a range of u8"},
     {"input %0 : u8[2] quant(scale=1, zero=0) %1 = narrow %0 {to=\"u8\"}", "narrow takes quantised i16"},
@@ -191,6 +191,8 @@ static void refused(void **state)
 
 /* At the edge of a limit, still accepted. */
 static const char *const accepted[] = {
+    "input %0 : i16[1,8,8,6] quant(scale=1, zero=0) const %1 : i8[1,1,6,1] quant(scale=1, zero=0) "
+    "= splat 1 %2 = conv %0, %1",
     "input %0 : u8[32767] quant(scale=1, zero=0) const %1 : i32[256] = splat 65536 "
     "%2 = softmax %0, %1 {axis=0, to=\"i16\"}",
     X4 "%1 = maxpool %0 {kernel=[2,2], pads=[1,1,1,1]}",
