@@ -37,8 +37,9 @@ static void tile_key(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
     mpqc_buf_puts(key, t->rolled ? "r" : "");
     if (t->form) mpqc_buf_printf(key, " %s", t->form->name);
     if (t->amx)
-        mpqc_buf_printf(key, " amx%lldx%lldx%lld,%u", (long long)t->amx_rows,
-                        (long long)t->amx_bytes, (long long)t->amx_chunks, t->amx_n);
+        mpqc_buf_printf(key, " amx%lldx%lldx%lld,%u,%lld", (long long)t->amx_rows,
+                        (long long)t->amx_bytes, (long long)t->amx_chunks, t->amx_n,
+                        (long long)t->amx_pitch);
     const struct mpqc_quant *q = mpqc_value_at(e->graph, k->out)->type.quant;
     if (mpqc_place_has_halo(p))
         mpqc_buf_printf(key, " h%d,%d,%d,%d:%d", p->halo[0], p->halo[1], p->halo[2], p->halo[3],

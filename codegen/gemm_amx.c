@@ -8,7 +8,8 @@
  * stride is the distance between positions, its rows are `amx_bytes` of a run.  A run is
  * cut into equal chunks, at most 64 bytes, so that one configuration serves the whole
  * kernel.  Tiles at the end of a row are moved back to full size; positions that the tile
- * before has stored are not finished again.
+ * before has stored are not finished again.  Rows that fill no tile are taken as one line
+ * with the halo between them, whose positions are computed in vain.
  *
  * A group of 4 x 1, 2 x 2 or 1 x 4 tiles of positions x channels is multiplied crosswise
  * into four accumulators (registers 0 to 3), whose sums go through memory to the epilogue
@@ -55,6 +56,13 @@ static bool cut_run(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
     return e->plan->place[l->x].space == MPQC_SPACE_ARENA && over <= MPQC_ARENA_SLACK;
 }
 
+/* Positions of an image as one line: rows of amx_pitch positions, of which the last are
+ * computed in vain.  The last row ends where it ends. */
+static int64_t line_of(const struct mpqc_linear *l, const struct mpqc_tile *t)
+{
+    return (l->rows - 1) * t->amx_pitch + l->cols;
+}
+
 static int64_t all_steps(const struct mpqc_linear *l, const struct mpqc_tile *t)
 {
     return l->n_outer * l->n_inner * t->amx_chunks;
@@ -65,13 +73,14 @@ static int64_t most(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-/* Tenths of a cycle of a group by n vectors.  A tile product takes a cycle per row; tiles
- * are loaded at two rows a cycle beside the products, weights that do not stay in the
- * first cache at 32 bytes a cycle.  A third of the shorter of both halves is not hidden. */
+/* Tenths of a cycle of a group by n vectors.  A tile product takes 12 cycles and a quarter
+ * per row (measured); tiles are loaded at two rows a cycle beside the products, weights
+ * that do not stay in the first cache at 32 bytes a cycle.  A third of the shorter of both
+ * halves is not hidden. */
 static int64_t group_cost(const struct mpqc_linear *l, const struct mpqc_tile *t, unsigned n)
 {
     int64_t m = t->amx_m * t->amx_rows, steps = all_steps(l, t);
-    int64_t products = 10 * m * n, loads = 5 * m + 10 * n * t->amx_bytes / 8;
+    int64_t products = t->amx_m * n * (120 + 5 * t->amx_rows / 2), loads = 5 * m + 10 * n * t->amx_bytes / 8;
     int64_t weights = LANES * n * t->amx_bytes;
     int64_t stream = steps * weights > CACHED_PANEL ? 10 * weights / 32 : 0;
     int64_t multiply = steps * (most(products, most(loads, stream)) + 20) + 600;
@@ -94,11 +103,17 @@ static void make_panels(const struct mpqc_linear *l, struct mpqc_tile *t)
     p->rest[0].valid = (unsigned)rest;
 }
 
-/* Tiles of positions of `height` rows, in groups. */
+/* Tiles of positions of `height` rows. */
+static int64_t tiles_of(const struct mpqc_linear *l, const struct mpqc_tile *t, int64_t height)
+{
+    int64_t rows = t->amx_rows;
+    if (t->amx_pitch) return (line_of(l, t) + rows - 1) / rows;
+    return height * ((l->cols + rows - 1) / rows);
+}
+
 static int64_t groups_of(const struct mpqc_linear *l, const struct mpqc_tile *t, int64_t height)
 {
-    int64_t per_row = (l->cols + t->amx_rows - 1) / t->amx_rows;
-    return (height * per_row + t->amx_m - 1) / t->amx_m;
+    return (tiles_of(l, t, height) + t->amx_m - 1) / t->amx_m;
 }
 
 /* Units: a small image is one, so that threads share out the channels and weights are
@@ -111,6 +126,7 @@ static int64_t make_units(const struct mpqc_linear *l, struct mpqc_tile *t)
     t->mh = l->rows;
     t->mw = l->cols;
     if (one) return all;
+    if (t->amx_pitch) return INT32_MAX; /* an image in a line is one unit */
     if (l->flat) {
         t->mw = t->amx_m * t->amx_rows < l->cols ? t->amx_m * t->amx_rows : l->cols;
         t->units = (l->cols + t->mw - 1) / t->mw;
@@ -133,9 +149,13 @@ bool mpqc_amx_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, 
     bool found = false;
     if (!e->target->isa->tiles || l->groups != 1 || l->bits != 8 || !cut_run(e, l, &t))
         return false;
-    int64_t per_row = (l->cols + MAX_ROWS - 1) / MAX_ROWS;
-    t.amx_rows = (l->cols + per_row - 1) / per_row;
-    for (t.amx_n = 1; t.amx_n <= 4; t.amx_n *= 2) {
+    int64_t pitch = l->rows > 1 && l->x_row % l->x_col == 0 ? l->x_row / l->x_col : 0;
+    for (unsigned i = 0; i < 6; i++) {
+        t.amx_pitch = i < 3 ? 0 : pitch;
+        if (i >= 3 && (pitch < l->cols || line_of(l, &t) < MAX_ROWS)) break;
+        int64_t per_row = (l->cols + MAX_ROWS - 1) / MAX_ROWS;
+        t.amx_rows = t.amx_pitch ? MAX_ROWS : (l->cols + per_row - 1) / per_row;
+        t.amx_n = 1u << i % 3;
         t.amx_m = 4 / t.amx_n;
         make_panels(l, &t);
         int64_t groups = make_units(l, &t), cost = t.panels.n_full * group_cost(l, &t, t.amx_n);
@@ -226,6 +246,13 @@ static void finish_position(struct mpqc_amx *q, LLVMValueRef f, LLVMValueRef a, 
     }
     LLVMValueRef out = mpqc_b_load(e, e->i64, fact(q, q->out_at, a), 8);
     LLVMValueRef res = mpqc_b_load(e, e->i64, fact(q, q->res_at, a), 8);
+    if (q->t->amx_pitch) { /* m is a place in the line */
+        LLVMValueRef pitch = constant(q, q->t->amx_pitch);
+        LLVMValueRef row = LLVMBuildUDiv(e->b, m, pitch, "");
+        m = LLVMBuildURem(e->b, m, pitch, "");
+        out = mpqc_b_madd(e, row, q->l->out_row, out);
+        res = mpqc_b_madd(e, row, q->l->res_row, res);
+    }
     mpqc_epilogue_store(e, q->ep, sum, mpqc_b_madd(e, m, q->l->out_col, out),
                         mpqc_b_madd(e, m, q->l->res_col, res), NULL);
 }
@@ -241,7 +268,14 @@ static void finish(struct mpqc_amx *q, LLVMValueRef from, LLVMValueRef to)
     LLVMValueRef a = LLVMBuildUDiv(e->b, loop.iv, rows, "");
     LLVMValueRef m = LLVMBuildURem(e->b, loop.iv, rows, "");
     LLVMValueRef skip = mpqc_b_load(e, e->i64, fact(q, q->skip, a), 8);
-    mpqc_b_if_begin(e, &wanted, LLVMBuildICmp(e->b, LLVMIntSGE, m, skip, ""));
+    LLVMValueRef want = LLVMBuildICmp(e->b, LLVMIntSGE, m, skip, "");
+    if (q->t->amx_pitch) {
+        m = LLVMBuildNSWAdd(e->b, m, mpqc_b_load(e, e->i64, fact(q, q->first, a), 8), "");
+        LLVMValueRef column = LLVMBuildURem(e->b, m, constant(q, q->t->amx_pitch), "");
+        LLVMValueRef real = LLVMBuildICmp(e->b, LLVMIntSLT, column, constant(q, q->l->cols), "");
+        want = LLVMBuildAnd(e->b, want, real, "");
+    }
+    mpqc_b_if_begin(e, &wanted, want);
     finish_position(q, loop.iv, a, m);
     mpqc_b_if_end(e, &wanted);
     mpqc_b_loop_end(e, &loop);
@@ -258,6 +292,7 @@ void mpqc_amx_panel_begin(struct mpqc_amx *q)
         q->out_at = mpqc_b_var(e, facts, "out.at");
         q->res_at = mpqc_b_var(e, facts, "residual.at");
         q->skip = mpqc_b_var(e, facts, "skip");
+        q->first = mpqc_b_var(e, facts, "first");
     }
     mpqc_epilogue_columns(e, q->ep, q->c, q->channel);
     mpqc_epilogue_bias(e, q->ep, q->c, q->channel, q->bias);
@@ -274,7 +309,7 @@ void mpqc_amx_panel_end(struct mpqc_amx *q)
 
 /* Tiles of positions of the group: their input, facts for finishing. */
 struct group {
-    LLVMValueRef x[4], out[4], res[4], skip[4];
+    LLVMValueRef x[4], out[4], res[4], skip[4], first[4];
 };
 
 static void load_tile(const struct mpqc_amx *q, unsigned i, LLVMValueRef p, int64_t stride)
@@ -378,7 +413,27 @@ static void leave(const struct mpqc_amx *q, const struct group *g)
         mpqc_b_store(e, g->out[a], fact(q, q->out_at, i), 8);
         mpqc_b_store(e, g->res[a], fact(q, q->res_at, i), 8);
         mpqc_b_store(e, g->skip[a], fact(q, q->skip, i), 8);
+        if (q->t->amx_pitch) mpqc_b_store(e, g->first[a], fact(q, q->first, i), 8);
     }
+}
+
+/* Tile i (i64) of the line: its first position, moved back from the end. */
+static void locate_in_line(const struct mpqc_amx *q, const struct mpqc_amx_unit *u,
+                           struct group *g, unsigned a, LLVMValueRef i)
+{
+    struct mpqc_emit_cx *e = q->e;
+    int64_t rows = q->t->amx_rows;
+    LLVMValueRef want = mpqc_b_madd(e, i, rows, constant(q, 0));
+    LLVMValueRef last = constant(q, line_of(q->l, q->t) - rows), all = constant(q, rows);
+    LLVMValueRef over = LLVMBuildICmp(e->b, LLVMIntSGT, want, last, "");
+    LLVMValueRef first = LLVMBuildSelect(e->b, over, last, want, "");
+    LLVMValueRef stored = LLVMBuildNSWSub(e->b, want, first, "");
+    LLVMValueRef behind = LLVMBuildICmp(e->b, LLVMIntSGT, stored, all, "");
+    g->x[a] = mpqc_b_gep(e, u->x, mpqc_b_madd(e, first, q->l->x_col, constant(q, 0)));
+    g->out[a] = u->position;
+    g->res[a] = u->residual;
+    g->skip[a] = LLVMBuildSelect(e->b, behind, all, stored, "");
+    g->first[a] = first;
 }
 
 /* Where tile i (i64) of the unit lies: its row, its first column, moved back from the end
@@ -411,11 +466,15 @@ void mpqc_amx_unit(struct mpqc_amx *q, const struct mpqc_amx_unit *u)
 {
     struct mpqc_emit_cx *e = q->e;
     int64_t rows = q->t->amx_rows, tiles = u->height * ((u->width + rows - 1) / rows);
+    if (q->t->amx_pitch) tiles = tiles_of(q->l, q->t, u->height);
     struct level groups;
     struct group g;
     LLVMValueRef i = level_begin(q, &groups, (tiles + q->t->amx_m - 1) / q->t->amx_m, "group");
-    for (unsigned a = 0; a < q->t->amx_m; a++)
-        locate(q, u, &g, a, mpqc_b_madd(e, i, q->t->amx_m, constant(q, a)));
+    for (unsigned a = 0; a < q->t->amx_m; a++) {
+        LLVMValueRef number = mpqc_b_madd(e, i, q->t->amx_m, constant(q, a));
+        if (q->t->amx_pitch) locate_in_line(q, u, &g, a, number);
+        else locate(q, u, &g, a, number);
+    }
     products(q, &g);
     leave(q, &g);
     level_end(q, &groups);

@@ -68,6 +68,7 @@ struct mpqc_tile {
      * of positions and of 16 channels in a group */
     bool amx;
     int64_t amx_rows, amx_bytes, amx_chunks;
+    int64_t amx_pitch; /* not 0: an image is one line, with rows so far apart */
     unsigned amx_m, amx_n;
 };
 /* Code that is worth writing without a loop, in bytes. */
@@ -104,7 +105,7 @@ struct mpqc_amx {
     LLVMValueRef channel, w;
     /* gemm_amx.c's own: [position][vector] of the group that is to be finished; per tile
      * element offsets and how many positions are not to be stored */
-    LLVMValueRef sums, out_at, res_at, skip;
+    LLVMValueRef sums, out_at, res_at, skip, first;
     LLVMValueRef bias[MPQC_MAX_COLUMNS];
 };
 struct mpqc_amx_unit {
