@@ -20,7 +20,7 @@
 
 #include <string.h>
 
-enum { ROW_BYTES = 64, MAX_ROWS = 16, LANES = 16, CACHED_PANEL = 24576 };
+enum { ROW_BYTES = 64, MAX_ROWS = 16, LANES = 16, CACHED_PANEL = 24576, CACHED_WEIGHTS = 65536 };
 
 static LLVMValueRef constant(const struct mpqc_amx *q, int64_t v)
 {
@@ -80,7 +80,8 @@ static int64_t most(int64_t a, int64_t b)
 static int64_t group_cost(const struct mpqc_linear *l, const struct mpqc_tile *t, unsigned n)
 {
     int64_t m = t->amx_m * t->amx_rows, steps = all_steps(l, t);
-    int64_t products = t->amx_m * n * (120 + 5 * t->amx_rows / 2), loads = 5 * m + 10 * n * t->amx_bytes / 8;
+    int64_t products = t->amx_m * n * (120 + 5 * t->amx_rows / 2);
+    int64_t loads = 5 * m + 10 * n * t->amx_bytes / 8;
     int64_t weights = LANES * n * t->amx_bytes;
     int64_t stream = steps * weights > CACHED_PANEL ? 10 * weights / 32 : 0;
     int64_t multiply = steps * (most(products, most(loads, stream)) + 20) + 600;
@@ -342,6 +343,22 @@ static void step(const struct mpqc_amx *q, const struct group *g, LLVMValueRef x
     }
 }
 
+/* Step `number` (i64) of all steps of the panel brings its share of the next panel's weights
+ * into the second cache; of what is behind the last panel, as of everything behind the
+ * weights, a prefetch does no harm. */
+static void prefetch_next(const struct mpqc_amx *q, LLVMValueRef number, int64_t lines)
+{
+    struct mpqc_emit_cx *e = q->e;
+    LLVMValueRef at = mpqc_b_madd(e, number, lines * ROW_BYTES, constant(q, 0));
+    LLVMValueRef from = mpqc_b_gep(e, q->w, at);
+    LLVMValueRef read = mpqc_b_i32(e, 0), level = mpqc_b_i32(e, 2), data = mpqc_b_i32(e, 1);
+    for (int64_t i = 0; i < lines; i++) {
+        int64_t line = mpqc_panel_bytes(q->l, q->c) + i * ROW_BYTES;
+        LLVMValueRef args[] = {mpqc_b_gep_const(e, from, line), read, level, data};
+        mpqc_b_intrinsic(e, "llvm.prefetch", &e->ptr, 1, args, 4);
+    }
+}
+
 /* for (i = 0; i < n; i++) around what follows; nothing for n = 1. */
 struct level {
     struct mpqc_loop loop;
@@ -375,7 +392,10 @@ static void finish_some(struct mpqc_amx *q, LLVMValueRef number)
     finish(q, from, LLVMBuildSelect(e->b, less, to, end, ""));
 }
 
-static void products(struct mpqc_amx *q, const struct group *g)
+/* All steps of a group.  `lines`: of weights of the next panel that each brings; `group`
+ * is the number of this one. */
+static void products(struct mpqc_amx *q, const struct group *g, LLVMValueRef group,
+                     int64_t lines)
 {
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_linear *l = q->l;
@@ -392,6 +412,10 @@ static void products(struct mpqc_amx *q, const struct group *g)
     x = mpqc_b_madd(e, k, q->t->amx_bytes, mpqc_b_madd(e, o, l->outer_step, x));
     LLVMValueRef number = mpqc_b_madd(e, mpqc_b_madd(e, o, l->n_inner, i), q->t->amx_chunks, k);
     step(q, g, x, mpqc_b_gep(e, q->w, mpqc_b_madd(e, number, chunk, constant(q, 0))));
+    if (lines) {
+        LLVMValueRef all = mpqc_b_madd(e, group, all_steps(l, q->t), number);
+        prefetch_next(q, all, lines);
+    }
     finish_some(q, number);
     level_end(q, &chunks);
     level_end(q, &inner);
@@ -462,6 +486,16 @@ static void locate(const struct mpqc_amx *q, const struct mpqc_amx_unit *u, stru
     g->skip[a] = LLVMBuildSelect(e->b, behind, constant(q, rows), stored, "");
 }
 
+/* The share of prefetch_next, if an image is one unit of n groups: then each panel is read
+ * for the first time by one group, which waits for it. */
+static int64_t next_lines(const struct mpqc_amx *q, int64_t n)
+{
+    int64_t panel = mpqc_panel_bytes(q->l, q->c), share = ROW_BYTES * n * all_steps(q->l, q->t);
+    bool streamed = mpqc_group_bytes(q->l, &q->t->panels) > CACHED_WEIGHTS;
+    if (!streamed || q->t->units > 1 || q->l->batch > 1) return 0;
+    return (panel + share - 1) / share;
+}
+
 void mpqc_amx_unit(struct mpqc_amx *q, const struct mpqc_amx_unit *u)
 {
     struct mpqc_emit_cx *e = q->e;
@@ -469,13 +503,14 @@ void mpqc_amx_unit(struct mpqc_amx *q, const struct mpqc_amx_unit *u)
     if (q->t->amx_pitch) tiles = tiles_of(q->l, q->t, u->height);
     struct level groups;
     struct group g;
-    LLVMValueRef i = level_begin(q, &groups, (tiles + q->t->amx_m - 1) / q->t->amx_m, "group");
+    int64_t n = (tiles + q->t->amx_m - 1) / q->t->amx_m, lines = next_lines(q, n);
+    LLVMValueRef i = level_begin(q, &groups, n, "group");
     for (unsigned a = 0; a < q->t->amx_m; a++) {
         LLVMValueRef number = mpqc_b_madd(e, i, q->t->amx_m, constant(q, a));
         if (q->t->amx_pitch) locate_in_line(q, u, &g, a, number);
         else locate(q, u, &g, a, number);
     }
-    products(q, &g);
+    products(q, &g, i, lines);
     leave(q, &g);
     level_end(q, &groups);
 }
