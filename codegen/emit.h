@@ -175,7 +175,8 @@ struct mpqc_column_use {
 struct mpqc_epilogue;
 /* Reads the chain that follows the core of k. Adds operands (the output, then bias,
  * shift, mult, residual, table as needed) to `code` and appends its facts to `key`.
- * channels: extent of the last axis of the output.  extra_bias (i32[channels], may be
+ * channels: extent of the last axis of the output, or a multiple of it, where positions
+ * side by side are one to the core; parameters then repeat.  extra_bias (i32[channels], may be
  * NULL) are constants of the core, e.g. bias - zero * sum(w), merged with the rounding
  * halves of `requant` into one i32 array operand: accumulators start from it. */
 mpqc_status mpqc_epilogue_make(struct mpqc_emit_cx *, const struct mpqc_kernel *k,
@@ -199,6 +200,13 @@ void mpqc_epilogue_columns(struct mpqc_emit_cx *, struct mpqc_epilogue *,
 void mpqc_epilogue_store(struct mpqc_emit_cx *, struct mpqc_epilogue *, LLVMValueRef *acc,
                          LLVMValueRef position, LLVMValueRef residual_position,
                          LLVMValueRef row);
+/* The same in two steps, for columns that are one interleaved block: vectors 2 half and
+ * 2 half + 1 to 16 bits; then both halves to memory. */
+LLVMValueRef mpqc_epilogue_pack(struct mpqc_emit_cx *, struct mpqc_epilogue *, unsigned half,
+                                LLVMValueRef *acc, LLVMValueRef row);
+void mpqc_epilogue_store_packed(struct mpqc_emit_cx *, struct mpqc_epilogue *,
+                                const LLVMValueRef half[2], LLVMValueRef position,
+                                LLVMValueRef residual_position, LLVMValueRef row);
 bool mpqc_epilogue_by_position(const struct mpqc_epilogue *); /* [H,W,1] parameters */
 mpqc_vid mpqc_epilogue_residual(const struct mpqc_epilogue *); /* MPQC_NONE: none */
 

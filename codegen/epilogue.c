@@ -28,6 +28,7 @@ unsigned mpqc_epilogue_chunk(const struct mpqc_columns *c, unsigned v)
 /* Channel of each slot of the 32-bit arrays (bias, shift) and of the 16-bit one. */
 struct orders {
     int64_t slots;
+    int64_t period; /* channels of the output: parameters of channel c are those of c % period */
     int64_t *of32, *of16;
 };
 
@@ -46,10 +47,13 @@ static void order_chunk(struct orders *o, int64_t s, unsigned nv, unsigned L, bo
     }
 }
 
-static bool make_orders(struct mpqc_emit_cx *e, const struct mpqc_column_use *use, uint32_t n_use,
-                        int64_t channels, struct orders *o)
+static bool make_orders(struct mpqc_emit_cx *e, const struct mpqc_type *y,
+                        const struct mpqc_column_use *use, uint32_t n_use, int64_t channels,
+                        struct orders *o)
 {
     o->slots = channels;
+    int64_t own = y->rank > 0 ? y->dims[y->rank - 1] : channels;
+    o->period = channels % own == 0 ? own : channels;
     for (uint32_t u = 0; u < n_use; u++) {
         int64_t end = use[u].first + use[u].step * (use[u].count - 1) +
                       mpqc_columns_lanes(&use[u].columns);
@@ -190,7 +194,7 @@ static mpqc_status add_bias(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
         if (c >= channels) continue;
         uint32_t h = 0;
         if (ep->shift_kind == MPQC_PARAM_UNIFORM) h = (uint32_t)half(ep->shift);
-        if (ep->shift_kind == MPQC_PARAM_CHANNEL) h = (uint32_t)half(shift[c]);
+        if (ep->shift_kind == MPQC_PARAM_CHANNEL) h = (uint32_t)half(shift[c % o->period]);
         v[s] = (int32_t)((extra ? (uint32_t)extra[c] : 0) + h);
     }
     ep->bias_op = add_i32(e, code, "bias", v, o->slots);
@@ -209,7 +213,8 @@ static mpqc_status add_shift(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
     }
     int32_t *v = MPQC_NEW_ARRAY(&e->scratch, int32_t, (size_t)o->slots);
     if (!v) return MPQC_OOM(e->cx);
-    for (int64_t s = 0; s < o->slots; s++) v[s] = o->of32[s] < channels ? from[o->of32[s]] : 0;
+    for (int64_t s = 0; s < o->slots; s++)
+        v[s] = o->of32[s] < channels ? from[o->of32[s] % o->period] : 0;
     ep->shift_op = add_i32(e, code, "shift", v, o->slots);
     return MPQC_OK;
 }
@@ -227,7 +232,7 @@ static mpqc_status add_mult(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
     int16_t *v = MPQC_NEW_ARRAY(&e->scratch, int16_t, (size_t)o->slots);
     if (!v) return MPQC_OOM(e->cx);
     for (int64_t s = 0; s < o->slots; s++)
-        v[s] = o->of16[s] < channels ? (int16_t)from[o->of16[s]] : 0;
+        v[s] = o->of16[s] < channels ? (int16_t)from[o->of16[s] % o->period] : 0;
     ep->mult_op = add_operand(code, MPQC_NONE,
                               mpqc_global_bytes(e, "mult", v, (size_t)o->slots * sizeof *v, 64));
     return MPQC_OK;
@@ -270,7 +275,8 @@ mpqc_status mpqc_epilogue_make(struct mpqc_emit_cx *e, const struct mpqc_kernel 
     const struct mpqc_node *requant = NULL, *lut = NULL;
     struct orders o;
     struct mpqc_epilogue *ep = MPQC_NEW(&e->scratch, struct mpqc_epilogue);
-    if (!ep || !make_orders(e, use, n_use, channels, &o)) return MPQC_OOM(e->cx);
+    const struct mpqc_type *y = &mpqc_value_at(e->graph, k->out)->type;
+    if (!ep || !make_orders(e, y, use, n_use, channels, &o)) return MPQC_OOM(e->cx);
     ep->residual = MPQC_NONE;
     ep->bias_op = ep->shift_op = ep->mult_op = MPQC_NO_OPERAND;
     ep->residual_op = ep->table_op = MPQC_NO_OPERAND;

@@ -123,15 +123,20 @@ static LLVMValueRef shift_by_row(struct mpqc_emit_cx *e, const struct mpqc_epilo
     return LLVMBuildAShr(e->b, acc, mpqc_b_broadcast(e, s, n), "");
 }
 
+/* The first shift of vector v of the columns. */
+static LLVMValueRef shift(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, unsigned v,
+                          LLVMValueRef acc, LLVMValueRef row)
+{
+    if (ep->shift_kind == MPQC_PARAM_POSITION) return shift_by_row(e, ep, acc, row);
+    return LLVMBuildAShr(e->b, acc, ep->shift_of[v], "");
+}
+
 static void shift_and_pack(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep,
                            struct chunk *k, const LLVMValueRef *acc, LLVMValueRef row)
 {
     LLVMValueRef a[4];
-    for (unsigned v = 0; v < k->nv; v++) {
-        if (ep->shift_kind == MPQC_PARAM_POSITION)
-            a[v] = shift_by_row(e, ep, acc[k->first + v], row);
-        else a[v] = LLVMBuildAShr(e->b, acc[k->first + v], ep->shift_of[k->first + v], "");
-    }
+    for (unsigned v = 0; v < k->nv; v++)
+        a[v] = shift(e, ep, k->first + v, acc[k->first + v], row);
     if (k->nv == 1 && k->lanes > 4) {
         LLVMValueRef s = call2(e, "llvm.smax", a[0], splat_like(e, a[0], INT16_MIN));
         s = call2(e, "llvm.smin", s, splat_like(e, s, INT16_MAX));
@@ -292,27 +297,59 @@ static void store_chunk(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, struct
     mpqc_b_store_bytes(e, bytes, p, valid);
 }
 
+/* The chunk that starts with vector k->first. */
+static void measure_chunk(const struct mpqc_columns *c, struct chunk *k)
+{
+    k->interleaved = c->interleaved;
+    k->nv = mpqc_epilogue_chunk(c, k->first);
+    k->lanes = c->lanes[k->first];
+    k->n = k->nv * k->lanes;
+    k->n16 = packed_lanes(k->nv, k->lanes);
+    k->n_pairs = (k->nv + 1) / 2;
+}
+
+/* From 16-bit sums to memory. */
+static void finish_chunk(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, struct chunk *k,
+                         LLVMValueRef position, LLVMValueRef residual_position, LLVMValueRef row)
+{
+    unsigned left = ep->columns.valid - k->at, valid = left < k->n ? left : k->n;
+    for (unsigned p = 0; p < k->n_pairs; p++) {
+        LLVMValueRef m = ep->mult_kind == MPQC_PARAM_POSITION ? mult_by_row(e, ep, k->n16, row)
+                                                              : ep->mult_of[k->slot + p];
+        k->t[p] = e->target->isa->mulhrs(e, k->t[p], m);
+    }
+    if (ep->residual != MPQC_NONE) add_residual(e, ep, k, residual_position, valid);
+    store_chunk(e, ep, k, position, valid);
+}
+
 void mpqc_epilogue_store(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, LLVMValueRef *acc,
                          LLVMValueRef position, LLVMValueRef residual_position, LLVMValueRef row)
 {
     const struct mpqc_columns *c = &ep->columns;
-    struct chunk k = {.interleaved = c->interleaved};
+    struct chunk k = {0};
     for (k.first = 0; k.first < c->n && k.at < c->valid; k.first += k.nv) {
-        k.nv = mpqc_epilogue_chunk(c, k.first);
-        k.lanes = c->lanes[k.first];
-        k.n = k.nv * k.lanes;
-        k.n16 = packed_lanes(k.nv, k.lanes);
-        k.n_pairs = (k.nv + 1) / 2;
-        unsigned valid = c->valid - k.at < k.n ? c->valid - k.at : k.n;
+        measure_chunk(c, &k);
         shift_and_pack(e, ep, &k, acc, row);
-        for (unsigned p = 0; p < k.n_pairs; p++) {
-            LLVMValueRef m = ep->mult_kind == MPQC_PARAM_POSITION ? mult_by_row(e, ep, k.n16, row)
-                                                                  : ep->mult_of[k.slot + p];
-            k.t[p] = e->target->isa->mulhrs(e, k.t[p], m);
-        }
-        if (ep->residual != MPQC_NONE) add_residual(e, ep, &k, residual_position, valid);
-        store_chunk(e, ep, &k, position, valid);
+        finish_chunk(e, ep, &k, position, residual_position, row);
         k.slot += k.n_pairs;
         k.at += k.n;
     }
+}
+
+LLVMValueRef mpqc_epilogue_pack(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, unsigned half,
+                                LLVMValueRef *acc, LLVMValueRef row)
+{
+    MPQC_ASSERT(ep->columns.interleaved && ep->columns.n == 4);
+    return e->target->isa->pack16(e, shift(e, ep, 2 * half, acc[0], row),
+                                  shift(e, ep, 2 * half + 1, acc[1], row));
+}
+
+void mpqc_epilogue_store_packed(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
+                                const LLVMValueRef half[2], LLVMValueRef position,
+                                LLVMValueRef residual_position, LLVMValueRef row)
+{
+    struct chunk k = {.t = {half[0], half[1]}};
+    MPQC_ASSERT(ep->columns.interleaved && ep->columns.n == 4);
+    measure_chunk(&ep->columns, &k);
+    finish_chunk(e, ep, &k, position, residual_position, row);
 }
