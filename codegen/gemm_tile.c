@@ -6,6 +6,10 @@
  */
 #include "codegen/gemm.h"
 
+/* Bytes of a cache line, and how far ahead weights from memory are asked for. */
+#define LINE 64
+#define AHEAD 8192
+
 static LLVMValueRef constant(struct gemm *q, int64_t v)
 {
     return mpqc_b_i64(q->e, v);
@@ -209,6 +213,20 @@ static void steps(struct gemm *q, LLVMValueRef x, LLVMValueRef w, int64_t from, 
     }
 }
 
+/* Packed weights are read so slowly that what a core holds in flight is little memory, and
+ * hardware prefetchers stop at pages.  So lines AHEAD of the next n bytes at w are asked
+ * for, to be used once.  Plain bytes need no help: every load is a line. */
+static void prefetch(struct gemm *q, LLVMValueRef w, int64_t n)
+{
+    struct mpqc_emit_cx *e = q->e;
+    LLVMTypeRef p = LLVMPointerTypeInContext(e->llvm, 0);
+    for (int64_t at = 0; at < n; at += LINE) {
+        LLVMValueRef read = mpqc_b_i32(e, 0), once = mpqc_b_i32(e, 0), data = mpqc_b_i32(e, 1);
+        LLVMValueRef args[] = {mpqc_b_gep_const(e, w, AHEAD + at), read, once, data};
+        (void)mpqc_b_intrinsic(e, "llvm.prefetch", &p, 1, args, 4);
+    }
+}
+
 static void run(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
 {
     struct mpqc_emit_cx *e = q->e;
@@ -225,6 +243,7 @@ static void run(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
     LLVMValueRef xk = mpqc_b_gep(e, x, mpqc_b_madd(e, loop.iv, 4 * n, constant(q, 0)));
     int64_t body_w = mpqc_packed_rows(q->l->bits, n) * step_bytes(q);
     LLVMValueRef wk = mpqc_b_gep(e, w, mpqc_b_madd(e, loop.iv, body_w, constant(q, 0)));
+    if (q->t->stream) prefetch(q, wk, body_w);
     for (int64_t i = 0; i < n; i += taken) {
         if (q->t->form) block(q, xk, 4 * i, wk, i, (unsigned)taken, n, 4 * (unsigned)taken);
         else step(q, xk, 4 * i, place_of(q, wk, i, n), (unsigned)(i % q->t->split), 4);

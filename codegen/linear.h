@@ -62,6 +62,7 @@ struct mpqc_tile {
     const struct mpqc_form *form; /* how products are summed; NULL: by the dot step */
     int64_t block;   /* units that are computed for all panels before going on */
     bool by_panel;   /* the kernel's range counts panels, not units */
+    bool stream;     /* packed weights are read once, and more than a cache holds */
     unsigned unroll; /* steps in the inner loop's body */
     unsigned split;  /* independent sets of accumulators, against latency */
     /* gemm_amx.c computes the units: positions and bytes of a tile, chunks of a run; tiles

@@ -366,6 +366,8 @@ static void complete(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
     t->block = choose_block(e, l, t);
     t->by_panel = l->batch * t->units == 1 && l->groups == 1 &&
                   t->panels.n_full + (int64_t)t->panels.n_rest > 1;
+    t->stream = t->by_panel && mpqc_packing_of(l->bits).n > 0 &&
+                mpqc_group_bytes(l, &t->panels) > (int64_t)e->target->l2_bytes;
 }
 
 void mpqc_tile_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, uint64_t shape,
