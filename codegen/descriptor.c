@@ -111,7 +111,9 @@ static uint64_t stored_bytes(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     struct mpqc_linear l;
     bool weights = (mpqc_ops[n->op].traits & MPQC_T_LINEAR) && v == n->in[1];
     if (weights && mpqc_linear_read(e, k, &l) == MPQC_OK) bits = l.bits;
-    return ((uint64_t)mpqc_type_count(t) * bits + 7) / 8;
+    uint64_t factors = weights && t->quant && bits < 8
+                           ? (uint64_t)mpqc_groups_count(t) * t->quant->count : 0;
+    return ((uint64_t)mpqc_type_count(t) * bits + 7) / 8 + factors;
 }
 
 LLVMValueRef mpqc_layer_constant(struct mpqc_emit_cx *e, const struct mpqc_kernel *k)
@@ -132,7 +134,7 @@ LLVMValueRef mpqc_layer_constant(struct mpqc_emit_cx *e, const struct mpqc_kerne
     }
     if (core->n_in > 1 && mpqc_is_const(g, core->in[1]) &&
         (mpqc_ops[core->op].traits & MPQC_T_LINEAR))
-        weight_bits = mpqc_dtypes[mpqc_value_at(g, core->in[1])->type.dtype].bits;
+        weight_bits = mpqc_weight_bits(&mpqc_value_at(g, core->in[1])->type);
     const struct mpqc_type *out = &mpqc_value_at(g, k->out)->type;
     activations += mpqc_type_bytes(out);
 

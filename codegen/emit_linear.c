@@ -25,6 +25,7 @@ static void shape_key(const struct mpqc_linear *l, struct mpqc_buf *key)
                     (long long)l->run, l->exact);
     if (l->bits < 8) mpqc_buf_printf(key, " w%u", l->bits);
     if (l->x_bytes > 1) mpqc_buf_puts(key, " wide");
+    if (l->group) mpqc_buf_printf(key, " by%lld", (long long)l->group);
     mpqc_buf_puts(key, l->once ? " once" : "");
 }
 

@@ -20,11 +20,23 @@ struct gemm {
     int64_t mh, mw;
     struct mpqc_amx amx;
     LLVMValueRef var[4 * 64]; /* [set][position][vector][acc_per_column] */
+    LLVMValueRef total[64];   /* [position][vector], of weights in groups */
 };
 
 /* All runs and the epilogue of mh x mw positions of the panel at work.  x: the first tap of
  * the first one; position, residual: element offsets of it, channel 0. */
 void mpqc_gemm_tile(struct gemm *, int64_t mh, int64_t mw, LLVMValueRef x, LLVMValueRef position,
                     LLVMValueRef residual);
+/* gemm_tile.c's parts of a tile, for gemm_groups.c: accumulators to zero; all steps of the
+ * layer's run, from x on, weights at w, to the accumulators; their sum, without bias. */
+void mpqc_gemm_clear(struct gemm *);
+void mpqc_gemm_run(struct gemm *, LLVMValueRef x, LLVMValueRef w);
+LLVMValueRef mpqc_gemm_sum(struct gemm *, int64_t m, unsigned v);
+
+/* gemm_groups.c: a run whose weights are in groups.  begin: totals from the bias; run: as
+ * mpqc_gemm_run, to the totals; sum: a total. */
+void mpqc_groups_begin(struct gemm *);
+void mpqc_groups_run(struct gemm *, LLVMValueRef x, LLVMValueRef w);
+LLVMValueRef mpqc_groups_sum(struct gemm *, int64_t m, unsigned v);
 
 #endif

@@ -68,6 +68,17 @@ static void begin_accumulators(struct gemm *q)
     }
 }
 
+void mpqc_gemm_clear(struct gemm *q)
+{
+    struct mpqc_emit_cx *e = q->e;
+    for (unsigned set = 0; set < q->t->split; set++)
+        for (int64_t m = 0; m < q->mh * q->mw; m += paired(q))
+            for (unsigned v = 0; v < q->c->n; v++)
+                for (unsigned a = 0; a < acc_per_column(q); a++)
+                    LLVMBuildStore(e->b, LLVMConstNull(LLVMVectorType(e->i32, q->c->lanes[v])),
+                                   acc_var(q, set, m, v)[a]);
+}
+
 /* Where the weights of a step are: step i of the bundle of n steps at w + at. */
 struct place {
     LLVMValueRef w;
@@ -185,8 +196,9 @@ static void block(struct gemm *q, LLVMValueRef x, int64_t x_at, LLVMValueRef w, 
 /* Are n steps worth straight-line code? */
 static bool short_enough(const struct gemm *q, int64_t n)
 {
+    int64_t most = q->l->group ? MPQC_UNROLL_GROUP : MPQC_UNROLL_BYTES;
     return mpqc_steps_code(q->e->target->isa, q->t->form, q->l->bits, n, q->mh * q->mw,
-                           q->c->n) <= MPQC_UNROLL_BYTES;
+                           q->c->n) <= most;
 }
 
 /* The largest block for `left` groups. */
@@ -195,6 +207,24 @@ static unsigned block_steps(const struct mpqc_form *f, int64_t left)
     unsigned n = f->steps;
     while (n > left) n /= 2;
     return n;
+}
+
+/* Packed weights are read so slowly that what a core holds in flight is little memory, and
+ * hardware prefetchers stop at pages.  So with every bundle (here: of step k of `all` at w)
+ * the lines AHEAD of it are asked for, to be used once.  Plain bytes need no help: every
+ * load is a line. */
+static void prefetch(struct gemm *q, LLVMValueRef w, int64_t k, int64_t all)
+{
+    struct mpqc_emit_cx *e = q->e;
+    int64_t bundle = mpqc_packing_of(q->l->bits).steps, to = k + bundle < all ? k + bundle : all;
+    if (!q->t->stream || k % bundle != 0) return;
+    LLVMTypeRef p = LLVMPointerTypeInContext(e->llvm, 0);
+    for (int64_t at = mpqc_packed_rows(q->l->bits, k) * step_bytes(q);
+         at < mpqc_packed_rows(q->l->bits, to) * step_bytes(q); at += LINE) {
+        LLVMValueRef read = mpqc_b_i32(e, 0), once = mpqc_b_i32(e, 0), data = mpqc_b_i32(e, 1);
+        LLVMValueRef args[] = {mpqc_b_gep_const(e, w, AHEAD + at), read, once, data};
+        (void)mpqc_b_intrinsic(e, "llvm.prefetch", &p, 1, args, 4);
+    }
 }
 
 /* Steps [from, to) of a run that starts at x and w. */
@@ -209,25 +239,12 @@ static void steps(struct gemm *q, LLVMValueRef x, LLVMValueRef w, int64_t from, 
             k += n - 1;
             continue;
         }
+        prefetch(q, w, k, q->l->k4);
         step(q, x, 4 * k, place_of(q, w, k, q->l->k4), (unsigned)(k % q->t->split), bytes);
     }
 }
 
-/* Packed weights are read so slowly that what a core holds in flight is little memory, and
- * hardware prefetchers stop at pages.  So lines AHEAD of the next n bytes at w are asked
- * for, to be used once.  Plain bytes need no help: every load is a line. */
-static void prefetch(struct gemm *q, LLVMValueRef w, int64_t n)
-{
-    struct mpqc_emit_cx *e = q->e;
-    LLVMTypeRef p = LLVMPointerTypeInContext(e->llvm, 0);
-    for (int64_t at = 0; at < n; at += LINE) {
-        LLVMValueRef read = mpqc_b_i32(e, 0), once = mpqc_b_i32(e, 0), data = mpqc_b_i32(e, 1);
-        LLVMValueRef args[] = {mpqc_b_gep_const(e, w, AHEAD + at), read, once, data};
-        (void)mpqc_b_intrinsic(e, "llvm.prefetch", &p, 1, args, 4);
-    }
-}
-
-static void run(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
+void mpqc_gemm_run(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
 {
     struct mpqc_emit_cx *e = q->e;
     int64_t k4 = q->l->k4, whole = q->l->exact ? q->l->run / 4 : k4, n = q->t->unroll;
@@ -243,13 +260,19 @@ static void run(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
     LLVMValueRef xk = mpqc_b_gep(e, x, mpqc_b_madd(e, loop.iv, 4 * n, constant(q, 0)));
     int64_t body_w = mpqc_packed_rows(q->l->bits, n) * step_bytes(q);
     LLVMValueRef wk = mpqc_b_gep(e, w, mpqc_b_madd(e, loop.iv, body_w, constant(q, 0)));
-    if (q->t->stream) prefetch(q, wk, body_w);
     for (int64_t i = 0; i < n; i += taken) {
+        prefetch(q, wk, i, n);
         if (q->t->form) block(q, xk, 4 * i, wk, i, (unsigned)taken, n, 4 * (unsigned)taken);
         else step(q, xk, 4 * i, place_of(q, wk, i, n), (unsigned)(i % q->t->split), 4);
     }
     mpqc_b_loop_end(e, &loop);
     steps(q, x, w, whole / n * n, k4);
+}
+
+static void run(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
+{
+    if (q->l->group) mpqc_groups_run(q, x, w);
+    else mpqc_gemm_run(q, x, w);
 }
 
 /* Runs of the inner loop (taps of one row, if they are no single run). */
@@ -288,24 +311,28 @@ static void outer_runs(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
     mpqc_b_loop_end(e, &loop);
 }
 
+LLVMValueRef mpqc_gemm_sum(struct gemm *q, int64_t m, unsigned v)
+{
+    struct mpqc_emit_cx *e = q->e;
+    LLVMTypeRef type = LLVMVectorType(e->i32, q->c->lanes[v]);
+    LLVMValueRef acc[4];
+    for (unsigned a = 0; a < acc_per_column(q); a++) {
+        acc[a] = LLVMBuildLoad2(e->b, type, acc_var(q, 0, m, v)[a], "");
+        for (unsigned set = 1; set < q->t->split; set++)
+            acc[a] = LLVMBuildAdd(
+                e->b, acc[a], LLVMBuildLoad2(e->b, type, acc_var(q, set, m, v)[a], ""), "");
+    }
+    return q->t->form ? q->t->form->finish(e, acc, (unsigned)(m % paired(q)))
+                      : e->target->isa->finish(e, acc);
+}
+
 /* The sums of position m. */
 static void take_accumulators(struct gemm *q, int64_t m, const LLVMValueRef *bias,
                               LLVMValueRef *sum)
 {
-    struct mpqc_emit_cx *e = q->e;
-    const struct mpqc_isa *isa = e->target->isa;
     for (unsigned v = 0; v < q->c->n; v++) {
-        LLVMTypeRef type = LLVMVectorType(e->i32, q->c->lanes[v]);
-        LLVMValueRef acc[4];
-        for (unsigned a = 0; a < acc_per_column(q); a++) {
-            acc[a] = LLVMBuildLoad2(e->b, type, acc_var(q, 0, m, v)[a], "");
-            for (unsigned set = 1; set < q->t->split; set++)
-                acc[a] = LLVMBuildAdd(
-                    e->b, acc[a], LLVMBuildLoad2(e->b, type, acc_var(q, set, m, v)[a], ""), "");
-        }
-        sum[v] = q->t->form ? q->t->form->finish(e, acc, (unsigned)(m % paired(q)))
-                            : isa->finish(e, acc);
-        if (!from_bias(q)) sum[v] = LLVMBuildAdd(e->b, sum[v], bias[v], "");
+        sum[v] = q->l->group ? mpqc_groups_sum(q, m, v) : mpqc_gemm_sum(q, m, v);
+        if (!q->l->group && !from_bias(q)) sum[v] = LLVMBuildAdd(q->e->b, sum[v], bias[v], "");
     }
 }
 
@@ -364,6 +391,7 @@ void mpqc_gemm_tile(struct gemm *q, int64_t mh, int64_t mw, LLVMValueRef x,
     q->mh = mh;
     q->mw = mw;
     begin_accumulators(q);
+    if (q->l->group) mpqc_groups_begin(q);
     outer_runs(q, x, q->t->form ? mpqc_b_opaque(e, q->panel_w) : q->panel_w);
     mpqc_epilogue_columns(e, q->ep, q->c, q->channel);
     if (!from_bias(q)) mpqc_epilogue_bias(e, q->ep, q->c, q->channel, bias);

@@ -180,12 +180,12 @@ mpqc_status mpqc_linear_read(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     if (n->op == MPQC_OP_CONV) {
         read_conv(e, k, n, l);
     } else {
-        const struct mpqc_type *w = &mpqc_value_at(e->graph, n->in[1])->type;
-        if (w->rank != 2)
+        const struct mpqc_type *t = &mpqc_value_at(e->graph, n->in[1])->type;
+        if (t->rank != 2)
             return MPQC_FAIL(e->cx, UNSUPPORTED, mpqc_node_where(n),
                              "weights of a matrix product must have two axes");
-        l->icg = l->run = w->dims[0];
-        l->ocg = w->dims[1];
+        l->icg = l->run = t->dims[0];
+        l->ocg = t->dims[1];
         if (!read_flat(e, k, l))
             return MPQC_FAIL(e->cx, BUG, mpqc_node_where(n),
                              "the rows of a matrix product do not lie in one line");
@@ -194,7 +194,12 @@ mpqc_status mpqc_linear_read(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     l->per_lane = 4 / l->x_bytes;
     scale_input(l);
     l->k4 = (l->run + 3) / 4;
-    l->bits = storage_bits(l, mpqc_dtypes[mpqc_value_at(e->graph, n->in[1])->type.dtype].bits);
+    const struct mpqc_type *w = &mpqc_value_at(e->graph, n->in[1])->type;
+    l->bits = storage_bits(l, mpqc_weight_bits(w));
+    if (w->quant && w->quant->groups && l->bits < 8) {
+        l->group = w->quant->groups->size;
+        l->factor = w->quant->groups->factor;
+    }
     l->once = mpqc_kernel_in_place(e, k);
     l->exact = e->plan->place[l->x].space != MPQC_SPACE_ARENA;
     return MPQC_OK;

@@ -29,6 +29,8 @@ struct mpqc_linear {
     int64_t n_outer, outer_step, n_inner, inner_step, run, k4;
     unsigned bits; /* of stored weights: 8, or packed, see pack_weights.c */
     unsigned x_bytes, per_lane; /* of an activation: 1 or 2; weights of a lane in a step: 4 or 2 */
+    int64_t group; /* inputs that share a factor (struct mpqc_groups), or 0 */
+    const int8_t *factor;
     bool exact; /* bytes behind the value may not be read, and steps reach behind it */
     bool once;  /* each position may be computed once only: the residual is in place */
 };
@@ -74,6 +76,7 @@ struct mpqc_tile {
 };
 /* Code that is worth writing without a loop, in bytes. */
 #define MPQC_UNROLL_BYTES 1000
+#define MPQC_UNROLL_GROUP 3500 /* steps of a group of weights: a loop in a loop costs more */
 /* The cost model counts tenths of a cycle.  A byte of code costs its way into the
  * instruction cache, once per run of the network; in small networks it costs more,
  * because a library should not be much larger than its weights. */
@@ -137,6 +140,8 @@ int64_t mpqc_packed_rows(unsigned bits, int64_t steps);
 /* Instructions that unpack one vector. */
 unsigned mpqc_unpack_ops(unsigned bits);
 
+/* Factors of a panel's groups, which follow its codes. */
+int64_t mpqc_factor_bytes(const struct mpqc_linear *, const struct mpqc_columns *);
 /* Bytes of one run's weights, of one panel's, of one group's. */
 int64_t mpqc_run_bytes(const struct mpqc_linear *, const struct mpqc_columns *);
 int64_t mpqc_panel_bytes(const struct mpqc_linear *, const struct mpqc_columns *);

@@ -43,9 +43,16 @@ int64_t mpqc_run_bytes(const struct mpqc_linear *l, const struct mpqc_columns *c
     return mpqc_packed_rows(l->bits, l->k4) * l->per_lane * mpqc_columns_lanes(c);
 }
 
+int64_t mpqc_factor_bytes(const struct mpqc_linear *l, const struct mpqc_columns *c)
+{
+    if (l->group == 0) return 0;
+    int64_t n = (l->run + l->group - 1) / l->group * mpqc_columns_lanes(c);
+    return (n + 63) / 64 * 64;
+}
+
 int64_t mpqc_panel_bytes(const struct mpqc_linear *l, const struct mpqc_columns *c)
 {
-    return l->n_outer * l->n_inner * mpqc_run_bytes(l, c);
+    return l->n_outer * l->n_inner * mpqc_run_bytes(l, c) + mpqc_factor_bytes(l, c);
 }
 
 int64_t mpqc_group_bytes(const struct mpqc_linear *l, const struct mpqc_panels *p)
@@ -65,6 +72,7 @@ struct packer {
     const struct mpqc_linear *l;
     int64_t wide; /* steps of a lane that lie side by side */
     const int8_t *w; /* the panel's first channel of the first tap */
+    const int8_t *factor; /* its factor of the first group, or NULL */
     int64_t lanes, valid;
 };
 
@@ -78,7 +86,19 @@ static int weight_at(const struct packer *p, int64_t r, int64_t k, int64_t at)
     at += (k - area) * per * p->lanes;
     int64_t i = per * area + at % (per * wide), lane = at / (per * wide);
     if (i >= run || lane >= p->valid) return 0;
-    return p->w[(r * run + i) * p->l->groups * p->l->ocg + lane];
+    int w = p->w[(r * run + i) * p->l->groups * p->l->ocg + lane];
+    return p->factor ? w / p->factor[i / p->l->group * p->l->ocg + lane] : w;
+}
+
+/* [group][lane]; 1 where there is none. */
+static int8_t *pack_factors(const struct packer *p, const struct mpqc_columns *c, int8_t *to)
+{
+    int8_t *end = to + mpqc_factor_bytes(p->l, c);
+    for (int64_t i = 0; p->factor && i < p->l->run; i += p->l->group)
+        for (int64_t lane = 0; lane < p->lanes; lane++)
+            *to++ = lane < p->valid ? p->factor[i / p->l->group * p->l->ocg + lane] : 1;
+    while (to < end) *to++ = 1;
+    return to;
 }
 
 /* Steps [from, from + n) of run r, at most a bundle. */
@@ -108,7 +128,8 @@ static int8_t *pack_bundle(const struct packer *p, int64_t r, int64_t from, int6
 static int8_t *pack_panel(const struct mpqc_linear *l, const struct mpqc_columns *c, int64_t wide,
                           int64_t g, int64_t channel, int8_t *to)
 {
-    struct packer p = {l, wide, l->w + g * l->ocg + channel, mpqc_columns_lanes(c), c->valid};
+    struct packer p = {l, wide, l->w + g * l->ocg + channel, l->factor ? l->factor + channel : NULL,
+                       mpqc_columns_lanes(c), c->valid};
     struct mpqc_packing form = mpqc_packing_of(l->bits);
     for (int64_t r = 0; r < l->n_outer * l->n_inner; r++) {
         for (int64_t k = 0; k < l->k4; k += form.steps) {
@@ -121,7 +142,7 @@ static int8_t *pack_panel(const struct mpqc_linear *l, const struct mpqc_columns
                 *to++ = (int8_t)weight_at(&p, r, k, at);
         }
     }
-    return to;
+    return pack_factors(&p, c, to);
 }
 
 int8_t *mpqc_pack_weights(struct mpqc_emit_cx *e, const struct mpqc_linear *l,

@@ -27,6 +27,10 @@
 #define FINISH_BEYOND 20
 #define FINISH_ROLLED 20 /* an accumulator's way through memory */
 #define OVERLAP_COST 26  /* of a tile that may be moved back */
+#define FACTOR_COST 12 /* of a multiplication and an addition of i32 */
+/* Steps of one turn of the loop where weights come from memory: few turns, so that more
+ * loads are in flight. */
+#define STREAM_STEPS 16
 
 unsigned mpqc_split_channels(int64_t n, unsigned lanes, bool may_pad, int64_t *full,
                              unsigned tail[MPQC_MAX_TAIL])
@@ -145,6 +149,13 @@ static int64_t form_cost(const struct mpqc_form *f, const struct mpqc_linear *l,
     return steps * block / f->steps;
 }
 
+/* Sums of groups times factors, to the totals. */
+static int64_t factors_cost(const struct mpqc_linear *l, int64_t m, unsigned nv)
+{
+    if (l->group == 0) return 0;
+    return (l->run + l->group - 1) / l->group * nv * (FACTOR_COST * m + UNPACK_COST);
+}
+
 static int64_t tile_cost(const struct mpqc_isa *isa, const struct mpqc_linear *l,
                          const struct mpqc_form *f, int64_t m, const struct mpqc_columns *c,
                          bool rolled)
@@ -156,7 +167,7 @@ static int64_t tile_cost(const struct mpqc_isa *isa, const struct mpqc_linear *l
     bool one = isa->x_values == 1 && isa->acc_per_column == 1; /* instruction a dot product */
     int64_t wait = one ? LATENCY_DOTS * isa->dot_cost : 20;
     if (dots * isa->acc_per_column < LATENCY_CHAINS && step < wait) step = wait;
-    return all_steps(l) * step + finish;
+    return all_steps(l) * step + factors_cost(l, m, c->n) + finish;
 }
 
 /* Bytes of code of a tile: see emit_linear.c. */
@@ -211,12 +222,13 @@ static bool fits(const struct mpqc_isa *isa, const struct mpqc_linear *l,
         int64_t n = pairs(f, m) * (nv * f->acc + f->pair) + f->registers;
         int64_t code = mpqc_steps_code(isa, f, l->bits, all_steps(l), m, nv);
         if (code <= MPQC_UNROLL_BYTES) n += EARLY_WEIGHTS;
-        return m <= MPQC_FORM_POSITIONS && n <= isa->registers;
+        return l->group == 0 && m <= MPQC_FORM_POSITIONS && n <= isa->registers;
     }
     int64_t temporaries = isa->x_values > 1 ? 3 : isa->acc_per_column > 1 ? 6 : 0;
-    if (l->bits < 8) temporaries += nv + 2;
-    return m * nv * isa->acc_per_column + nv * isa->w_values + isa->x_values + temporaries <=
-           isa->registers;
+    if (l->bits < 8) temporaries += l->group ? 2 : nv + 2;
+    int64_t totals = l->group ? m * nv : 0;
+    return m * nv * isa->acc_per_column + totals + nv * isa->w_values + isa->x_values +
+               temporaries <= isa->registers;
 }
 
 /* Input rows that stay in the cache while all panels pass over them: if the weights
@@ -368,6 +380,7 @@ static void complete(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
                   t->panels.n_full + (int64_t)t->panels.n_rest > 1;
     t->stream = t->by_panel && mpqc_packing_of(l->bits).n > 0 &&
                 mpqc_group_bytes(l, &t->panels) > (int64_t)e->target->l2_bytes;
+    if (t->stream && t->unroll < STREAM_STEPS) t->unroll = STREAM_STEPS;
 }
 
 void mpqc_tile_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, uint64_t shape,

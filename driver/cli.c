@@ -205,6 +205,17 @@ HANDLER(weight_clip)
     else return refuse(err, "weight-clip", value, "mse, minmax");
     return 0;
 }
+HANDLER(group_size)
+{
+    CLI;
+    unsigned size = 0;
+    if (strcmp(value, "32") == 0) size = 32;
+    else if (strcmp(value, "64") == 0) size = 64;
+    else if (strcmp(value, "128") == 0) size = 128;
+    else if (strcmp(value, "0") != 0) return refuse(err, "group-size", value, "0, 32, 64, 128");
+    cli->options.group_size = size;
+    return 0;
+}
 HANDLER(no_bias_correct)
 {
     CLI;
@@ -391,6 +402,9 @@ static const struct mpqc_flag flags[] = {
     {"abits", "N", set_abits, "bits of all layers' inputs: 8 (default), 4"},
     {"rounding", "HOW", set_rounding, "of weights below 8 bits: gptq (default), nearest"},
     {"weight-clip", "HOW", set_weight_clip, "range of weights below 8 bits: mse (default), minmax"},
+    {"group-size", "N", set_group_size,
+     "dense layers below 6 bits: every N inputs (32, 64, 128) have a scale of their own, for a "
+     "byte per output; default 0: a scale per output"},
     {"no-bias-correct", NULL, set_no_bias_correct,
      "below 8 bits: leave biases, do not take up the mean error of the weights"},
 

@@ -8,6 +8,7 @@
 #include "passes/bits_text.h"
 #include "passes/cost.h"
 #include "passes/pins.h"
+#include "passes/weights.h"
 
 #include <math.h>
 #include <unistd.h>
@@ -94,6 +95,11 @@ static mpqc_status layers(struct mpqc_mixed_job *j)
         return MPQC_FAIL(j->cx, UNSUPPORTED, at_file(j->cli->model),
                          "the network has no layer with weights, so there are no bits to decide "
                          "about");
+    for (uint32_t l = 0; l < b->n_layers; l++)
+        if (b->layer[l].weights != MPQC_NONE)
+            b->layer[l].group =
+                mpqc_weight_group(&j->cli->options, MPQC_GROUP_LEAST_BITS,
+                                  &mpqc_value_at(j->graph, b->layer[l].weights)->type);
     MPQC_TRY(mpqc_bits_tie(j->passes, j->graph, b));
     mpqc_arena_reset(&j->passes->scratch);
     MPQC_TRY(fill_allowed(j));

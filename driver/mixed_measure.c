@@ -127,6 +127,7 @@ static mpqc_status measure_kind(struct measurement *m, unsigned kind)
     options.allow_float = j->cli->options.allow_float;
     options.rounding = MPQC_ROUND_NEAREST;
     options.weight_clip = MPQC_CLIP_MINMAX;
+    options.group_size = j->cli->options.group_size;
     options.bias_correct = false;
     uniform.chosen = MPQC_NEW_ARRAY(&j->passes->keep, uint32_t, uniform.n_layers);
     if (!uniform.chosen) return MPQC_OOM(j->cx);
@@ -167,6 +168,8 @@ static mpqc_status layer_keys(struct measurement *m)
         struct mpqc_buf text;
         mpqc_buf_init(&text);
         mpqc_buf_printf(&text, "%s", mpqc_ops[n->op].text);
+        if (b->layer[l].group)
+            mpqc_buf_printf(&text, " group=%lld", (long long)b->layer[l].group);
         for (uint32_t i = 0; i < n->n_in; i++)
             if (n->in[i] != MPQC_NONE)
                 mpqc_type_print(&mpqc_value_at(j->graph, n->in[i])->type, &text, false);

@@ -25,7 +25,7 @@ static struct totals add_up(const struct mpqc_graph *g, const struct mpqc_plan *
         t.macs += mpqc_ops[mpqc_node_at(g, k->core)->op].macs(g, mpqc_node_at(g, k->core));
         const struct mpqc_value *w = weights_of(g, k);
         if (!w) continue;
-        unsigned bits = mpqc_dtypes[w->type.dtype].bits;
+        unsigned bits = mpqc_weight_bits(&w->type);
         t.linear++;
         if (bits < t.wbits_lo) t.wbits_lo = bits;
         if (bits > t.wbits_hi) t.wbits_hi = bits;

@@ -174,6 +174,8 @@ static struct mpqc_type copy_type(struct mpqc_graph *to, struct mpqc_type t)
 {
     const struct mpqc_quant *q = t.quant;
     if (q) t.quant = mpqc_quant_channel(to, q->axis, q->count, q->scale, q->zero);
+    if (q && q->groups && t.quant)
+        t.quant = mpqc_quant_groups(to, &t, q->groups->size, q->groups->bits, q->groups->factor);
     return t;
 }
 

@@ -48,6 +48,20 @@ struct mpqc_dtype_info {
 };
 extern const struct mpqc_dtype_info mpqc_dtypes[MPQC_DT_COUNT];
 
+/* Weights whose integers are products of few bits: w[r][c] = factor * code, with the factor
+ * of row r's group in column c and a code of `bits` signed bits.  So a column has a scale for
+ * every `size` rows, each a small multiple of the column's (a second quantisation, of the
+ * scales, as Dettmers et al., "QLoRA", 2023, section 3), and the sum of products stays the
+ * sum of products of the integers: proofs, kernels and results are those of 8 bits. */
+#define MPQC_GROUP_UNIT 32 /* sizes are multiples of this */
+#define MPQC_GROUP_LEAST_BITS 2u
+#define MPQC_GROUP_MOST_BITS 5u
+struct mpqc_groups {
+    int64_t size;
+    unsigned bits;
+    const int8_t *factor; /* [ceil(rows / size)][columns]; not 0, products are >= -127 */
+};
+
 /* real = scale[i] * (q - zero[i]), where i is 0 for a per-tensor scheme
  * (axis == -1, count == 1), else the index along `axis` (count == dims[axis]). */
 struct mpqc_quant {
@@ -55,6 +69,7 @@ struct mpqc_quant {
     uint32_t count;
     const float *scale;
     const int32_t *zero;
+    const struct mpqc_groups *groups; /* NULL: each integer stands for itself */
 };
 
 struct mpqc_type {
@@ -70,6 +85,15 @@ size_t mpqc_type_bytes(const struct mpqc_type *t); /* in containers */
 bool mpqc_type_same_shape(const struct mpqc_type *a, const struct mpqc_type *b);
 bool mpqc_type_equal(const struct mpqc_type *a, const struct mpqc_type *b); /* with quant */
 bool mpqc_quant_equal(const struct mpqc_quant *a, const struct mpqc_quant *b); /* by value */
+/* Groups of weights (groups.c).  How many a column has, 0 without; the bits that a weight
+ * is stored in; the largest magnitude of a factor beside codes of `bits` bits; what is wrong
+ * with a type's groups; whether they hold this data; are two equal, given the rows? */
+int64_t mpqc_groups_count(const struct mpqc_type *t);
+unsigned mpqc_weight_bits(const struct mpqc_type *t);
+int mpqc_groups_most(unsigned bits);
+const char *mpqc_groups_problem(const struct mpqc_type *t);
+bool mpqc_groups_hold(const struct mpqc_type *t, const int8_t *data);
+bool mpqc_groups_equal(const struct mpqc_type *a, const struct mpqc_type *b);
 /* Rank and extents are valid and the bytes fit in memory's address range.  Ask this
  * before a type from outside enters a graph, which asserts it. */
 bool mpqc_type_fits(const struct mpqc_type *t);
@@ -187,6 +211,9 @@ void mpqc_graph_output(struct mpqc_graph *g, mpqc_vid v);
 const struct mpqc_quant *mpqc_quant_tensor(struct mpqc_graph *g, float scale, int32_t zero);
 const struct mpqc_quant *mpqc_quant_channel(struct mpqc_graph *g, int32_t axis, uint32_t count,
                                             const float *scale, const int32_t *zero);
+/* The quantisation of t, with groups; factors are copied. */
+const struct mpqc_quant *mpqc_quant_groups(struct mpqc_graph *g, const struct mpqc_type *t,
+                                           int64_t size, unsigned bits, const int8_t *factor);
 
 /* A list of attributes under construction, for mpqc_node_add. */
 #define MPQC_MAX_ATTRS 16

@@ -166,6 +166,28 @@ static mpqc_status want_key(struct parser *p, const char *key)
     return mpqc_lex_want(&p->l, '=');
 }
 
+static mpqc_status parse_groups(struct parser *p, const struct mpqc_type *t,
+                                const struct mpqc_quant **out)
+{
+    int64_t size, bits, columns = (*out)->count;
+    struct mpqc_type channels = *t;
+    void *factor;
+    MPQC_TRY(want_key(p, "group"));
+    MPQC_TRY(mpqc_lex_int(&p->l, 1, INT32_MAX, &size));
+    MPQC_TRY(mpqc_lex_want(&p->l, ','));
+    MPQC_TRY(want_key(p, "bits"));
+    MPQC_TRY(mpqc_lex_int(&p->l, MPQC_GROUP_LEAST_BITS, MPQC_GROUP_MOST_BITS, &bits));
+    MPQC_TRY(mpqc_lex_want(&p->l, ','));
+    MPQC_TRY(want_key(p, "factor"));
+    int64_t groups = t->dims[0] / size + (t->dims[0] % size > 0);
+    if (columns > 0 && groups > INT64_MAX / columns)
+        return mpqc_lex_fail(&p->l, p->l.pos, "there are too many groups");
+    MPQC_TRY(parse_data(p, MPQC_DT_I8, groups * columns, &p->scratch, &factor));
+    channels.quant = *out;
+    *out = mpqc_quant_groups(p->g, &channels, size, (unsigned)bits, factor);
+    return *out ? MPQC_OK : MPQC_OOM(p->l.cx);
+}
+
 static mpqc_status parse_channel_quant(struct parser *p, const struct mpqc_type *t,
                                        const struct mpqc_quant **out)
 {
@@ -181,6 +203,7 @@ static mpqc_status parse_channel_quant(struct parser *p, const struct mpqc_type 
     MPQC_TRY(want_key(p, "zero"));
     MPQC_TRY(parse_data(p, MPQC_DT_I32, count, &p->scratch, &zero));
     *out = mpqc_quant_channel(p->g, (int32_t)axis, (uint32_t)count, scale, zero);
+    if (*out && t->rank > 0 && mpqc_lex_take(&p->l, ',')) MPQC_TRY(parse_groups(p, t, out));
     return *out ? mpqc_lex_want(&p->l, ')') : MPQC_OOM(p->l.cx);
 }
 

@@ -68,8 +68,9 @@ static void print_data(struct mpqc_buf *to, enum mpqc_dtype t, const void *data,
     }
 }
 
-static void print_quant(struct mpqc_buf *to, const struct mpqc_quant *q, bool full)
+static void print_quant(struct mpqc_buf *to, const struct mpqc_type *t, bool full)
 {
+    const struct mpqc_quant *q = t->quant;
     if (q->axis < 0) {
         mpqc_buf_puts(to, " quant(scale=");
         print_real(to, q->scale[0]);
@@ -80,6 +81,11 @@ static void print_quant(struct mpqc_buf *to, const struct mpqc_quant *q, bool fu
     print_data(to, MPQC_DT_F32, q->scale, q->count, full);
     mpqc_buf_puts(to, ", zero=");
     print_data(to, MPQC_DT_I32, q->zero, q->count, full);
+    if (q->groups) {
+        mpqc_buf_printf(to, ", group=%" PRId64 ", bits=%u, factor=", q->groups->size,
+                        q->groups->bits);
+        print_data(to, MPQC_DT_I8, q->groups->factor, mpqc_groups_count(t) * q->count, full);
+    }
     mpqc_buf_puts(to, ")");
 }
 
@@ -94,7 +100,7 @@ void mpqc_type_print(const struct mpqc_type *t, struct mpqc_buf *to, bool full)
 {
     mpqc_buf_puts(to, mpqc_dtypes[t->dtype].text);
     print_ints(to, t->rank, t->dims);
-    if (t->quant) print_quant(to, t->quant, full);
+    if (t->quant) print_quant(to, t, full);
 }
 
 static void print_attr(struct mpqc_buf *to, const struct mpqc_attr *a)

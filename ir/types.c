@@ -72,7 +72,7 @@ bool mpqc_quant_equal(const struct mpqc_quant *a, const struct mpqc_quant *b)
 bool mpqc_type_equal(const struct mpqc_type *a, const struct mpqc_type *b)
 {
     return a->dtype == b->dtype && mpqc_type_same_shape(a, b) &&
-           mpqc_quant_equal(a->quant, b->quant);
+           mpqc_quant_equal(a->quant, b->quant) && mpqc_groups_equal(a, b);
 }
 
 struct mpqc_type mpqc_type_make(enum mpqc_dtype dtype, uint32_t rank, const int64_t *dims)
@@ -105,7 +105,7 @@ static const char *quant_problem(const struct mpqc_type *t)
             return "a scale is not positive";
         if (q->zero[i] < d->min || q->zero[i] > d->max) return "a zero point is out of range";
     }
-    return NULL;
+    return q->groups ? mpqc_groups_problem(t) : NULL;
 }
 
 const char *mpqc_type_problem(const struct mpqc_type *t)
@@ -122,7 +122,7 @@ static const struct mpqc_quant *make_quant(struct mpqc_arena *a, int32_t axis, u
     int32_t *z = MPQC_NEW_ARRAY(a, int32_t, count);
     if (!q || !s || !z) return NULL;
     for (uint32_t i = 0; zero && i < count; i++) z[i] = zero[i];
-    *q = (struct mpqc_quant){axis, count, s, z};
+    *q = (struct mpqc_quant){.axis = axis, .count = count, .scale = s, .zero = z};
     return q;
 }
 

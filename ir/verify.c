@@ -29,6 +29,12 @@ static mpqc_status check_source(struct verifier *v, mpqc_vid id)
     if (problem) return MPQC_FAIL(v->cx, BUG, where, "value %u: %s", id, problem);
     if (value->data && value->def != MPQC_NONE)
         return MPQC_FAIL(v->cx, BUG, where, "value %u is a constant and a node's result", id);
+    bool groups = value->type.quant && value->type.quant->groups;
+    if (groups && value->data && !mpqc_groups_hold(&value->type, value->data))
+        return MPQC_FAIL(v->cx, BUG, where, "value %u: a weight is no product of its group's "
+                         "factor and a code", id);
+    if (groups && !value->data)
+        return MPQC_FAIL(v->cx, BUG, where, "value %u is no constant, but in groups", id);
     if (value->data) v->defined[id] = DEFINED;
     return MPQC_OK;
 }

@@ -37,6 +37,7 @@ struct mpqc_bits_layer {
     uint32_t channels; /* output channels */
     /* Why its input has no 16-bit form, in words; NULL: it has.  Known after mpqc_bits_tie. */
     const char *no_wide;
+    int64_t group; /* of options: inputs that share a factor where bits are few; or 0 */
     bool unpacked; /* the library keeps bytes whatever the bits: windows over one channel */
     /* Layers with equal group numbers share one choice of activation bits, because
      * their inputs share one set of quantisation parameters (residual inputs, concat,

@@ -10,6 +10,16 @@ static unsigned stored_bits(const struct mpqc_bits_layer *layer, uint32_t choice
     return layer->unpacked ? 8 : mpqc_choices[choice].weight_bits;
 }
 
+/* Codes, and factors of groups. */
+static double weight_bytes(const struct mpqc_bits_layer *layer, uint32_t choice)
+{
+    unsigned bits = stored_bits(layer, choice);
+    double rows = layer->channels ? (double)(layer->params / layer->channels) : 0, factors = 0;
+    if (layer->group && bits >= MPQC_GROUP_LEAST_BITS && bits <= MPQC_GROUP_MOST_BITS)
+        factors = ceil(rows / (double)layer->group) * (double)layer->channels;
+    return ceil((double)layer->params * bits / 8) + factors;
+}
+
 mpqc_status mpqc_cost_bytes(struct mpqc_cx *cx, struct mpqc_bits *b, struct mpqc_arena *arena)
 {
     b->bytes = MPQC_NEW_ARRAY(arena, double, (size_t)b->n_layers * mpqc_n_choices);
@@ -17,7 +27,7 @@ mpqc_status mpqc_cost_bytes(struct mpqc_cx *cx, struct mpqc_bits *b, struct mpqc
     for (uint32_t l = 0; l < b->n_layers; l++) {
         const struct mpqc_bits_layer *layer = &b->layer[l];
         for (uint32_t c = 0; c < mpqc_n_choices; c++) {
-            double packed = ceil((double)layer->params * stored_bits(layer, c) / 8);
+            double packed = weight_bytes(layer, c);
             b->bytes[(size_t)l * mpqc_n_choices + c] =
                 (layer->shared == l ? packed : 0) + MPQC_CHANNEL_BYTES * (double)layer->channels;
         }
@@ -43,8 +53,8 @@ mpqc_status mpqc_cost_analytic(struct mpqc_cx *cx, const struct mpqc_graph *g, s
             if (wide) compute *= 2;
             if (stored_bits(layer, c) < 8) compute *= 1 + m->unpack;
             /* activations of up to 8 bits are kept in bytes */
-            double bytes = (double)layer->params * stored_bits(layer, c) / 8 +
-                           elements(g, layer->input) * (wide ? 2 : 1) + elements(g, layer->output);
+            double bytes = weight_bytes(layer, c) + elements(g, layer->input) * (wide ? 2 : 1) +
+                           elements(g, layer->output);
             b->latency[(size_t)l * mpqc_n_choices + c] =
                 m->start_ns + fmax(compute, bytes / m->bytes_per_ns);
         }

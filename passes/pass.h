@@ -32,6 +32,7 @@ struct mpqc_options {
     unsigned weight_bits, activation_bits;
     enum mpqc_rounding rounding;
     enum mpqc_weight_clip weight_clip;
+    int64_t group_size; /* inputs of a dense layer that share a factor; 0: none */
     bool bias_correct; /* shift biases by the expected error of the weights */
     bool int_io;      /* -io=int: no quantize / dequantize at the boundary */
     bool allow_float; /* islands of float operators are allowed */

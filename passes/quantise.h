@@ -187,22 +187,31 @@ double *mpqc_weights_scales(struct mpqc_quantiser *q, const struct mpqc_weights 
                             unsigned bits);
 /* quantise_scales.c: the same for weights [rows][channels] at 8 bits. */
 void mpqc_weights_channel_scales(const float *w, int64_t rows, int64_t channels, double *scale);
-/* What rounding to the nearest makes of such weights: real values in `out` (may be NULL)
- * and the sum of squared errors. */
-mpqc_status mpqc_weights_fake(const struct mpqc_pass_cx *p, const float *w, int64_t rows,
-                              int64_t channels, unsigned bits, float *out,
+/* What rounding to the nearest makes of weights of this type: real values in `out` (may
+ * be NULL) and the sum of squared errors. */
+mpqc_status mpqc_weights_fake(const struct mpqc_pass_cx *p, const float *w,
+                              const struct mpqc_type *type, unsigned bits, float *out,
                               double *error) MPQC_MUST_CHECK;
 /* The quantised node: makes constants, proves the bounds, adds the core; *acc is its
  * i32 result, scale[channel] its real scales.  `unit` is the unit of what follows. */
 mpqc_status mpqc_lower_linear(struct mpqc_quantiser *q, const struct mpqc_cluster *c, double unit,
                              mpqc_vid *acc, double **scale, int64_t *n_scale) MPQC_MUST_CHECK;
 
+/* Quantised weights: real = scale[channel] * q, where q is the code, or with groups the code
+ * times its group's factor. */
+struct mpqc_codes {
+    unsigned bits;
+    int8_t *q;       /* [rows][channels] */
+    float *scale;    /* [channels] */
+    int64_t group;   /* rows of a group, 0: none */
+    int8_t *factor;  /* [groups][channels] */
+};
 /* quantise_round.c: codes of weights below 8 bits.  x: the integer input; real scales
  * times that of x stay below `unit`.  bias[channels]: in, of the float layer; out,
  * corrected. */
 mpqc_status mpqc_round_cluster(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid x,
-                               double unit, const struct mpqc_weights *w, int8_t *codes,
-                               float *scale, double *bias) MPQC_MUST_CHECK;
+                               double unit, const struct mpqc_weights *w,
+                               const struct mpqc_codes *codes, double *bias) MPQC_MUST_CHECK;
 
 /* quantise_emit.c */
 mpqc_status mpqc_lower_cluster(struct mpqc_quantiser *q, const struct mpqc_cluster *c)

@@ -221,13 +221,14 @@ static mpqc_status read_layer(struct windows *w)
 }
 
 mpqc_status mpqc_round_cluster(struct mpqc_quantiser *q, const struct mpqc_cluster *c, mpqc_vid x,
-                               double unit, const struct mpqc_weights *w, int8_t *codes,
-                               float *scale, double *bias)
+                               double unit, const struct mpqc_weights *w,
+                               const struct mpqc_codes *codes, double *bias)
 {
     const struct mpqc_options *o = q->p->options;
     struct mpqc_round r = {.k = w->rows, .channels = w->channels, .w = w->w,
                            .stride = w->channels, .rounding = o->rounding, .clip = o->weight_clip,
-                           .bits = mpqc_cluster_weight_bits(q, c), .q = codes, .scale = scale,
+                           .bits = codes->bits, .q = codes->q, .scale = codes->scale,
+                           .group = codes->group, .factor = codes->factor,
                            .threads = q->cx->threads};
     struct windows in = {.q = q, .c = c, .r = &r, .x = x, .bias = bias};
     r.largest_scale = 0.999 * unit / (double)mpqc_params_of_new(q, x).scale;

@@ -38,15 +38,16 @@ static mpqc_status nearest(const float *w, int64_t rows, int64_t channels, struc
 }
 
 static mpqc_status fake(const struct mpqc_pass_cx *p, struct mpqc_arena *arena, const float *w,
-                        int64_t rows, int64_t channels, unsigned bits, float *out, double *error)
+                        const struct mpqc_type *type, unsigned bits, float *out, double *error)
 {
+    int64_t channels = type->dims[type->rank - 1], rows = mpqc_type_count(type) / channels;
     int8_t *codes = MPQC_NEW_ARRAY(arena, int8_t, (size_t)(rows * channels));
     float *scale = MPQC_NEW_ARRAY(arena, float, (size_t)channels);
     if (arena->failed) return MPQC_NO_MEMORY;
     struct mpqc_round r = {.k = rows, .channels = channels, .w = w, .stride = channels,
                            .bits = bits, .rounding = MPQC_ROUND_NEAREST,
                            .clip = p->options->weight_clip, .threads = p->cx->threads, .q = codes,
-                           .scale = scale};
+                           .group = mpqc_weight_group(p->options, bits, type), .scale = scale};
     MPQC_TRY(bits == 8 ? nearest(w, rows, channels, arena, codes, scale)
                        : mpqc_round_weights(p->cx, &r));
     *error = 0;
@@ -58,14 +59,15 @@ static mpqc_status fake(const struct mpqc_pass_cx *p, struct mpqc_arena *arena, 
     return MPQC_OK;
 }
 
-mpqc_status mpqc_weights_fake(const struct mpqc_pass_cx *p, const float *w, int64_t rows,
-                              int64_t channels, unsigned bits, float *out, double *error)
+mpqc_status mpqc_weights_fake(const struct mpqc_pass_cx *p, const float *w,
+                              const struct mpqc_type *type, unsigned bits, float *out,
+                              double *error)
 {
     struct mpqc_arena arena;
     *error = 0;
-    if (rows == 0 || channels == 0) return MPQC_OK;
+    if (mpqc_type_count(type) == 0) return MPQC_OK;
     mpqc_arena_init(&arena, p->cx->allocator);
-    mpqc_status status = fake(p, &arena, w, rows, channels, bits, out, error);
+    mpqc_status status = fake(p, &arena, w, type, bits, out, error);
     mpqc_arena_release(&arena);
     return status == MPQC_NO_MEMORY ? MPQC_OOM(p->cx) : status;
 }

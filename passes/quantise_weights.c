@@ -108,6 +108,7 @@ double *mpqc_weights_scales(struct mpqc_quantiser *q, const struct mpqc_weights 
     /* a first guess by rounding without data */
     struct mpqc_round r = {.k = w->rows, .channels = w->channels, .w = w->w, .bits = bits,
                            .stride = w->channels, .clip = q->p->options->weight_clip,
+                           .group = mpqc_weight_group(q->p->options, bits, &w->type),
                            .rounding = MPQC_ROUND_NEAREST, .threads = q->cx->threads};
     r.q = MPQC_NEW_ARRAY(a, int8_t, (size_t)(w->rows * w->channels));
     r.scale = MPQC_NEW_ARRAY(a, float, (size_t)w->channels);
@@ -120,27 +121,25 @@ double *mpqc_weights_scales(struct mpqc_quantiser *q, const struct mpqc_weights 
 
 struct channel_job {
     const struct mpqc_weights *w;
-    unsigned bits;
+    struct mpqc_codes codes;
     bool rounded;    /* codes and scales are there */
     double sx;       /* scale of the input */
     double reach;    /* its largest code */
     bool offset;     /* it has a zero point, or may be fed as x - 128 */
     const double *real_bias; /* NULL: none */
-    int8_t *q;       /* [rows][channels] */
     int32_t *bias;
-    float *scale;    /* of the weights */
 };
 
 static double most_code(const struct channel_job *j)
 {
-    return (double)(1 << (j->bits - 1)) - 1;
+    return (double)(1 << (j->codes.bits - 1)) - 1;
 }
 
 /* What rounding took from weight r of channel c, in steps. */
 static double rounding_error(const struct channel_job *j, int64_t r, int64_t c)
 {
     int64_t at = r * j->w->channels + c;
-    return (double)j->w->w[at] / (double)j->scale[c] - (double)j->q[at];
+    return (double)j->w->w[at] / (double)j->codes.scale[c] - (double)j->codes.q[at];
 }
 
 /* Nearest codes, then the few that were nearly rounded the other way are, so that the
@@ -171,29 +170,31 @@ static void balance_codes(const struct channel_job *j, int64_t c)
     int last = BUCKETS - 1;
     for (int64_t above = count[last]; above < left && last > 0;) above += count[--last];
     for (int64_t r = 0; r < rows && left > 0; r++) {
-        double e = sign * rounding_error(j, r, c), code = j->q[r * channels + c] + sign;
+        double e = sign * rounding_error(j, r, c), code = j->codes.q[r * channels + c] + sign;
         if (e <= 0 || bucket_of(e) < last || fabs(code) > most_code(j)) continue;
-        j->q[r * channels + c] = (int8_t)code;
+        j->codes.q[r * channels + c] = (int8_t)code;
         left--;
     }
 }
 
 static void nearest_codes(const struct channel_job *j, int64_t c)
 {
-    double s = (double)j->scale[c], most = most_code(j);
+    double s = (double)j->codes.scale[c], most = most_code(j);
     for (int64_t r = 0; r < j->w->rows; r++) {
-        double v = rint((double)j->w->w[r * j->w->channels + c] / s);
-        j->q[r * j->w->channels + c] = (int8_t)fmin(fmax(v, -most), most);
+        int64_t at = r * j->w->channels + c, group = j->codes.group;
+        int factor = group ? j->codes.factor[r / group * j->w->channels + c] : 1;
+        double v = rint((double)j->w->w[at] / (s * factor));
+        j->codes.q[at] = (int8_t)(fmin(fmax(v, -most), most) * factor);
     }
-    balance_codes(j, c);
+    if (!j->codes.group) balance_codes(j, c);
 }
 
 /* The bias for the codes, and the bound on partial sums. */
 static double finish_channel(const struct channel_job *j, int64_t c)
 {
-    double sum = 0, magnitude = 0, s = (double)j->scale[c];
+    double sum = 0, magnitude = 0, s = (double)j->codes.scale[c];
     for (int64_t r = 0; r < j->w->rows; r++) {
-        double v = j->q[r * j->w->channels + c];
+        double v = j->codes.q[r * j->w->channels + c];
         sum += v;
         magnitude += fabs(v);
     }
@@ -207,21 +208,35 @@ static double finish_channel(const struct channel_job *j, int64_t c)
 static mpqc_status settle_channel(struct mpqc_quantiser *q, const struct channel_job *j, int64_t c,
                                   double unit, int64_t *raised)
 {
-    float wanted = j->scale[c];
-    if (wanted == 0) j->scale[c] = (float)fmax(unit / (j->sx * 256.0), SMALLEST_SCALE);
+    float wanted = j->codes.scale[c];
+    if (wanted == 0) j->codes.scale[c] = (float)fmax(unit / (j->sx * 256.0), SMALLEST_SCALE);
     if (!j->rounded) nearest_codes(j, c);
     double bound = finish_channel(j, c);
     for (int tries = 0; bound >= BOUND && tries < 64; tries++) {
-        j->scale[c] = (float)((double)j->scale[c] * fmax(1.25, fmin(bound / BOUND, 1e6)));
+        double larger = fmax(1.25, fmin(bound / BOUND, 1e6));
+        j->codes.scale[c] = (float)((double)j->codes.scale[c] * larger);
         nearest_codes(j, c);
         bound = finish_channel(j, c);
     }
-    if (bound >= BOUND || fabs((double)j->scale[c]) * j->sx >= unit)
+    if (bound >= BOUND || fabs((double)j->codes.scale[c]) * j->sx >= unit)
         return MPQC_FAIL(q->cx, INFEASIBLE, here(q),
                          "output channel %lld cannot be computed in 32-bit integers: its bias is "
                          "too large for its weights and its calibrated range", (long long)c);
-    if (wanted != 0 && j->scale[c] != wanted) ++*raised;
+    if (wanted != 0 && j->codes.scale[c] != wanted) ++*raised;
     return MPQC_OK;
+}
+
+static bool make_codes(struct mpqc_quantiser *q, const struct mpqc_cluster *c,
+                       const struct mpqc_weights *w, struct mpqc_codes *codes)
+{
+    struct mpqc_arena *a = &q->p->scratch;
+    codes->bits = mpqc_cluster_weight_bits(q, c);
+    codes->group = mpqc_weight_group(q->p->options, codes->bits, &w->type);
+    codes->q = MPQC_NEW_ARRAY(a, int8_t, (size_t)(w->rows * w->channels));
+    codes->scale = MPQC_NEW_ARRAY(a, float, (size_t)w->channels);
+    int64_t groups = codes->group ? (w->rows + codes->group - 1) / codes->group : 0;
+    codes->factor = MPQC_NEW_ARRAY(a, int8_t, (size_t)(groups * w->channels));
+    return !a->failed;
 }
 
 /* Input as [1,1,M,C] where the convolution needs rank 4. */
@@ -247,9 +262,11 @@ static mpqc_status make_constants(struct mpqc_quantiser *q, const struct channel
     int32_t *zero = MPQC_NEW_ARRAY(&q->p->scratch, int32_t, n);
     if (!zero) return MPQC_OOM(q->cx);
     struct mpqc_type t = j->w->type;
-    t.dtype = mpqc_weight_dtype(j->bits);
-    t.quant = mpqc_quant_channel(q->g, (int32_t)t.rank - 1, n, j->scale, zero);
-    *w = mpqc_graph_const(q->g, NULL, t, j->q, false);
+    t.dtype = mpqc_weight_dtype(j->codes.group ? 8 : j->codes.bits);
+    t.quant = mpqc_quant_channel(q->g, (int32_t)t.rank - 1, n, j->codes.scale, zero);
+    if (j->codes.group && t.quant)
+        t.quant = mpqc_quant_groups(q->g, &t, j->codes.group, j->codes.bits, j->codes.factor);
+    *w = mpqc_graph_const(q->g, NULL, t, j->codes.q, false);
     const int64_t dims[1] = {n};
     *bias = mpqc_graph_const(q->g, NULL, mpqc_type_make(MPQC_DT_I32, 1, dims), j->bias, false);
     return *w == MPQC_NONE || *bias == MPQC_NONE || !t.quant ? MPQC_OOM(q->cx) : MPQC_OK;
@@ -281,27 +298,25 @@ mpqc_status mpqc_lower_linear(struct mpqc_quantiser *q, const struct mpqc_cluste
     MPQC_TRY(mpqc_weights_of(q, c, &w));
     MPQC_TRY(linear_input(q, c, &in[0]));
     size_t n = (size_t)w.channels;
-    struct channel_job j = {.w = &w, .bits = mpqc_cluster_weight_bits(q, c),
+    struct channel_job j = {.w = &w,
                             .sx = (double)mpqc_params_of_new(q, in[0]).scale,
                             .reach = mpqc_input_reach(q, c)};
     j.offset = mpqc_value_at(q->g, in[0])->type.dtype == MPQC_DT_U8;
-    j.q = MPQC_NEW_ARRAY(a, int8_t, (size_t)(w.rows * w.channels));
     j.bias = MPQC_NEW_ARRAY(a, int32_t, n);
-    j.scale = MPQC_NEW_ARRAY(a, float, n);
     *scale = MPQC_NEW_ARRAY(a, double, n);
     double *bias = MPQC_NEW_ARRAY(a, double, n);
-    if (a->failed) return MPQC_OOM(q->cx);
+    if (!make_codes(q, c, &w, &j.codes) || a->failed) return MPQC_OOM(q->cx);
     for (size_t i = 0; i < n; i++) {
-        j.scale[i] = (float)q->weight_scale[index][i];
+        j.codes.scale[i] = (float)q->weight_scale[index][i];
         if (w.bias) bias[i] = (double)w.bias[i];
     }
     j.rounded = mpqc_cluster_is_low(q, c);
     if (w.bias || j.rounded) j.real_bias = bias;
-    if (j.rounded) MPQC_TRY(mpqc_round_cluster(q, c, in[0], unit, &w, j.q, j.scale, bias));
+    if (j.rounded) MPQC_TRY(mpqc_round_cluster(q, c, in[0], unit, &w, &j.codes, bias));
     int64_t raised = 0;
     for (size_t i = 0; i < n; i++) {
         MPQC_TRY(settle_channel(q, &j, (int64_t)i, unit, &raised));
-        (*scale)[i] = j.sx * (double)j.scale[i];
+        (*scale)[i] = j.sx * (double)j.codes.scale[i];
     }
     if (raised > 0 && q->cx->verbose > 0)
         mpqc_note(q->cx, here(q), "%lld of %lld output channels have weights far smaller than "

@@ -8,6 +8,8 @@
  *   rounding  nearest, or GPTQ (Frantar et al., "GPTQ", 2022) against the second moments
  *           of the layer's input, refined by coordinate descent
  *   scale   searched, then in closed form for the codes found
+ *   groups  (dense layers) every `group` inputs have a factor of their own: the integers
+ *           are factor * code (struct mpqc_groups)
  *
  * Used by quantise for the library's weights and by sensitivity metrics to know what a
  * choice of bits does to a layer.
@@ -44,10 +46,12 @@ struct mpqc_round {
     enum mpqc_weight_clip clip;
     const struct mpqc_moments *moments; /* NULL: every input alike, independent */
     double largest_scale;    /* 0: any */
+    int64_t group;           /* rows that share a factor; 0: none do */
     unsigned threads;
     /* results, made by the caller */
     int8_t *q;               /* as w */
     float *scale;            /* [channels]; 0 where all weights are 0 */
+    int8_t *factor;          /* [ceil(k / group)][stride]; may be NULL */
     double *loss;            /* [channels], may be NULL: expected squared error of the result */
 };
 /* Deterministic, whatever `threads`.  Fails only for lack of memory. */
@@ -56,6 +60,9 @@ mpqc_status mpqc_round_weights(struct mpqc_cx *cx, const struct mpqc_round *r) M
 /* Lower triangle L of the symmetric a[n][n] = L L^T, in place; what lies above the
  * diagonal is left.  Pivots that are not positive are replaced by `least`. */
 mpqc_status mpqc_cholesky(float *a, int64_t n, float least, unsigned threads) MPQC_MUST_CHECK;
+
+/* How many rows of such weights share a factor: options' group size, or 0. */
+int64_t mpqc_weight_group(const struct mpqc_options *o, unsigned bits, const struct mpqc_type *w);
 
 /* The dtype of weights of so many bits: I8, I6, I5, I4, I3, I2. */
 enum mpqc_dtype mpqc_weight_dtype(unsigned bits);

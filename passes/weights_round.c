@@ -48,10 +48,18 @@ enum mpqc_dtype mpqc_weight_dtype(unsigned bits)
     }
 }
 
+int64_t mpqc_weight_group(const struct mpqc_options *o, unsigned bits, const struct mpqc_type *w)
+{
+    bool fits = bits >= MPQC_GROUP_LEAST_BITS && bits <= MPQC_GROUP_MOST_BITS && w->rank == 2;
+    return fits && w->dims[0] > o->group_size ? o->group_size : 0;
+}
+
 struct rounder {
     const struct mpqc_round *r;
     struct mpqc_arena arena;
     int64_t *order;      /* position -> row of w; last positions are rounded first */
+    int64_t *member;     /* positions, one group after the other */
+    int64_t group;       /* positions of one; all but the last are full */
     float *h, *l;        /* [k][k] by position: damped moments, their factor; or NULL */
     float *importance;   /* [k] by position: diagonal of h, or ones */
     float lo, hi;
@@ -61,6 +69,7 @@ struct rounder {
 /* Memory of one worker: vectors by position. */
 struct lanes {
     vec *w, *t, *q, *best, *hw, *u;
+    vec *f; /* factor of the position's group */
 };
 
 MPQC_CLONES static void add_scaled(vec *restrict t, const float *restrict a, int64_t n,
@@ -101,13 +110,27 @@ static void round_to(vec *p, float lo, float hi)
 
 /* ---- the scale without compensation ------------------------------------------------- */
 
-static double clip_error(const struct rounder *s, const struct lanes *b, int lane, float scale,
-                         double stop)
+/* Some positions of one lane. */
+struct part {
+    const int64_t *at;
+    int64_t n;
+    int lane;
+};
+
+static struct part part_of(const struct rounder *s, int64_t group, int lane)
+{
+    int64_t first = group * s->group, left = s->r->k - first;
+    return (struct part){s->member + first, left < s->group ? left : s->group, lane};
+}
+
+static double clip_error(const struct rounder *s, const struct lanes *b, const struct part *p,
+                         float scale, double stop)
 {
     double sum = 0;
     float inverse = 1.0f / scale;
-    for (int64_t i = 0; i < s->r->k && sum < stop; i++) {
-        float x = b->w[i][lane], q = x * inverse;
+    for (int64_t j = 0; j < p->n && sum < stop; j++) {
+        int64_t i = p->at[j];
+        float x = b->w[i][p->lane], q = x * inverse;
         q = q < s->lo ? s->lo : q > s->hi ? s->hi : q;
         q = (q + 12582912.0f) - 12582912.0f;
         float e = x - q * scale;
@@ -116,13 +139,13 @@ static double clip_error(const struct rounder *s, const struct lanes *b, int lan
     return sum;
 }
 
-/* Of least weighted squared error; 0 for a channel of zeros. */
-static float search_scale(const struct rounder *s, const struct lanes *b, int lane)
+/* Of least weighted squared error; 0 where all weights are 0. */
+static float search_scale(const struct rounder *s, const struct lanes *b, const struct part *p)
 {
     float top = 0, bottom = 0, best = 0;
-    for (int64_t i = 0; i < s->r->k; i++) {
-        top = fmaxf(top, b->w[i][lane]);
-        bottom = fminf(bottom, b->w[i][lane]);
+    for (int64_t j = 0; j < p->n; j++) {
+        top = fmaxf(top, b->w[p->at[j]][p->lane]);
+        bottom = fminf(bottom, b->w[p->at[j]][p->lane]);
     }
     if (top == 0 && bottom == 0) return 0;
     double least = INFINITY;
@@ -132,7 +155,7 @@ static float search_scale(const struct rounder *s, const struct lanes *b, int la
         float full = fmaxf(up / s->hi, down / -s->lo);
         for (int i = 0; i < steps; i++) {
             float scale = (float)sign * full * (float)(1 - (1 - CLIP_LEAST) * i / CLIP_STEPS);
-            double e = clip_error(s, b, lane, scale, least);
+            double e = clip_error(s, b, p, scale, least);
             if (e < least) {
                 least = e;
                 best = scale;
@@ -140,6 +163,34 @@ static float search_scale(const struct rounder *s, const struct lanes *b, int la
         }
     }
     return best;
+}
+
+static int64_t group_count(const struct rounder *s)
+{
+    return (s->r->k + s->group - 1) / s->group;
+}
+
+/* A channel's scale, and factors that make it the scales of its groups: the largest has the
+ * largest factor that products with codes allow in 8 bits. */
+static float choose_scale(const struct rounder *s, struct lanes *b, int lane, float *of_group)
+{
+    float most = 0, scale;
+    if (s->r->group == 0) {
+        struct part all = part_of(s, 0, lane);
+        return search_scale(s, b, &all);
+    }
+    for (int64_t g = 0; g < group_count(s); g++) {
+        struct part p = part_of(s, g, lane);
+        of_group[g] = search_scale(s, b, &p);
+        most = fmaxf(most, fabsf(of_group[g]));
+    }
+    scale = most / (float)mpqc_groups_most(s->r->bits);
+    for (int64_t g = 0; g < group_count(s); g++) {
+        struct part p = part_of(s, g, lane);
+        float factor = scale > 0 ? fmaxf(rintf(fabsf(of_group[g]) / scale), 1) : 1;
+        for (int64_t j = 0; j < p.n; j++) b->f[p.at[j]][lane] = copysignf(factor, of_group[g]);
+    }
+    return scale;
 }
 
 static float limited(const struct rounder *s, float scale)
@@ -158,8 +209,9 @@ static void round_gptq(const struct rounder *s, struct lanes *b, const vec *scal
     for (int64_t i = 0; i < k; i++) b->t[i] = (vec){0};
     for (int64_t j = k - 1; j >= 0; j--) {
         float pivot = s->l[j * k + j];
-        vec q = (b->w[j] + b->t[j] / pivot) * inverse;
+        vec q = (b->w[j] + b->t[j] / pivot) * inverse / b->f[j];
         round_to(&q, s->lo, s->hi);
+        q *= b->f[j];
         vec d = b->w[j] - q * safe, e = pivot * d + b->t[j];
         b->q[j] = q;
         loss += e * e;
@@ -172,8 +224,9 @@ static void round_nearest(const struct rounder *s, struct lanes *b, const vec *s
 {
     vec loss = {0}, safe = NOT_ZERO(*scale), inverse = 1.0f / safe;
     for (int64_t i = 0; i < s->r->k; i++) {
-        b->q[i] = b->w[i] * inverse;
+        b->q[i] = b->w[i] * inverse / b->f[i];
         round_to(&b->q[i], s->lo, s->hi);
+        b->q[i] *= b->f[i];
         vec d = b->w[i] - b->q[i] * safe;
         loss += s->importance[i] * (d * d);
     }
@@ -224,8 +277,9 @@ static void descend(const struct rounder *s, struct lanes *b, const vec *scale)
     for (int sweep = 0; sweep < SWEEPS; sweep++) {
         bool moved = false;
         for (int64_t i = k - 1; i >= 0; i--) {
-            vec q = b->best[i] + b->t[i] * inverse / s->h[i * k + i];
+            vec q = (b->best[i] + b->t[i] * inverse / s->h[i * k + i]) / b->f[i];
             round_to(&q, s->lo, s->hi);
+            q *= b->f[i];
             vec step = q - b->best[i];
             bool any = false;
             for (int lane = 0; lane < LANES; lane++) any = any || step[lane] != 0;
@@ -299,16 +353,22 @@ static void store(const struct rounder *s, const struct lanes *b, int64_t first,
         s->r->scale[first + lane] = scale[lane];
         if (s->r->loss) s->r->loss[first + lane] = (double)(*loss)[lane];
     }
+    if (!s->r->factor || s->r->group == 0) return;
+    for (int64_t g = 0; g < group_count(s); g++)
+        for (int lane = 0; lane < n; lane++)
+            s->r->factor[g * s->r->stride + first + lane] =
+                (int8_t)b->f[s->member[g * s->group]][lane];
 }
 
 static bool make_lanes(struct lanes *b, struct mpqc_arena *arena, int64_t k)
 {
-    vec **all[] = {&b->w, &b->t, &b->q, &b->best, &b->hw, &b->u};
+    vec **all[] = {&b->w, &b->t, &b->q, &b->best, &b->hw, &b->u, &b->f};
     for (size_t i = 0; i < MPQC_LEN(all); i++) {
         char *p = mpqc_arena_alloc(arena, (size_t)(k + 1) * sizeof(vec));
         if (!p) return false;
         *all[i] = (vec *)(void *)(p + (sizeof(vec) - (uintptr_t)p % sizeof(vec)) % sizeof(vec));
     }
+    for (int64_t i = 0; i < k; i++) b->f[i] = SPLAT(1.0f);
     return true;
 }
 
@@ -322,13 +382,14 @@ static mpqc_status round_chunk(void *user, unsigned worker, uint64_t index)
     vec scale = {0}, loss;
     (void)worker;
     mpqc_arena_init(&arena, &mpqc_malloc_allocator);
-    if (!make_lanes(&b, &arena, s->r->k)) {
+    float *of_group = MPQC_NEW_ARRAY(&arena, float, (size_t)group_count(s));
+    if (!of_group || !make_lanes(&b, &arena, s->r->k)) {
         mpqc_arena_release(&arena);
         return MPQC_NO_MEMORY;
     }
     load(s, &b, first, n);
     if (s->l && s->r->moments->xt) aim(s, &b, first, n);
-    for (int lane = 0; lane < n; lane++) scale[lane] = limited(s, search_scale(s, &b, lane));
+    for (int lane = 0; lane < n; lane++) scale[lane] = limited(s, choose_scale(s, &b, lane, of_group));
     try_scales(s, &b, &scale, &loss);
     if (s->l) {
         product(b.hw, s->h, b.w, s->r->k);
@@ -376,12 +437,23 @@ static bool order_rows(struct rounder *s)
     return true;
 }
 
+/* Groups of rows, as positions. */
+static bool list_groups(struct rounder *s)
+{
+    int64_t k = s->r->k;
+    s->group = s->r->group ? s->r->group : k > 0 ? k : 1;
+    s->member = MPQC_NEW_ARRAY(&s->arena, int64_t, (size_t)k);
+    if (s->arena.failed) return false;
+    for (int64_t i = 0; i < k; i++) s->member[s->r->group ? s->order[i] : i] = i;
+    return true;
+}
+
 static mpqc_status factor(struct rounder *s)
 {
     int64_t k = s->r->k;
     const struct mpqc_moments *m = s->r->moments;
     double trace = 0;
-    if (!order_rows(s)) return MPQC_NO_MEMORY;
+    if (!order_rows(s) || !list_groups(s)) return MPQC_NO_MEMORY;
     for (int64_t i = 0; i < k; i++) trace += (double)s->importance[i];
     float damping = DAMPING * (float)(trace / (double)(k ? k : 1));
     if (!m || !(damping > 0)) {

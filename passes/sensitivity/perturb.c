@@ -250,8 +250,7 @@ static mpqc_status fake_weights(struct chunk *c, uint32_t layer, unsigned bits, 
     double error;
     *out = fake;
     if (!fake) return MPQC_OOM(c->p->s->p->cx);
-    int64_t rows = l->channels ? n / l->channels : 0;
-    return mpqc_weights_fake(c->p->s->p, w->data, rows, l->channels, bits, fake, &error);
+    return mpqc_weights_fake(c->p->s->p, w->data, &w->type, bits, fake, &error);
 }
 
 /* The range of a layer's input for so many bits, where not known yet. */

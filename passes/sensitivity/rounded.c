@@ -191,8 +191,10 @@ static mpqc_status round_group(void *user, unsigned worker, uint64_t group)
     const struct layer *l = t->l;
     const struct mpqc_options *o = t->j->s->p->options;
     int64_t first = (int64_t)group * l->ocg;
-    const float *w = mpqc_value_at(t->j->s->g, l->of->weights)->data;
+    const struct mpqc_value *v = mpqc_value_at(t->j->s->g, l->of->weights);
+    const float *w = v->data;
     struct mpqc_round r = {.k = l->k, .channels = l->ocg, .w = w + first,
+                           .group = mpqc_weight_group(o, t->bits, &v->type),
                            .stride = l->of->channels, .bits = t->bits, .rounding = o->rounding,
                            .clip = o->weight_clip, .moments = &l->moments[group],
                            .threads = l->groups == 1 ? t->j->s->p->cx->threads : 1,
@@ -215,8 +217,7 @@ static mpqc_status round_layer(const struct job *j, const struct layer *l, unsig
     out->weights[bits] = t.weights;
     if (!t.weights) return MPQC_OOM(cx);
     if (bits == 8) /* always to the nearest */
-        return mpqc_weights_fake(j->s->p, w->data, (int64_t)(n / channels), (int64_t)channels, 8,
-                                 t.weights, &error);
+        return mpqc_weights_fake(j->s->p, w->data, &w->type, 8, t.weights, &error);
     t.q = MPQC_NEW_ARRAY(j->arena, int8_t, n);
     t.scale = MPQC_NEW_ARRAY(j->arena, float, channels);
     t.shift = MPQC_NEW_ARRAY(j->arena, float, channels);

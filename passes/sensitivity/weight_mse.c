@@ -20,8 +20,7 @@ mpqc_status mpqc_sens_weight_error(const struct mpqc_pass_cx *p, const struct mp
     *error = 0;
     if (l->weights == MPQC_NONE) return MPQC_OK;
     const struct mpqc_value *v = mpqc_value_at(g, l->weights);
-    int64_t rows = l->channels ? mpqc_type_count(&v->type) / l->channels : 0;
-    return mpqc_weights_fake(p, v->data, rows, l->channels, bits, NULL, error);
+    return mpqc_weights_fake(p, v->data, &v->type, bits, NULL, error);
 }
 
 double mpqc_sens_weight_power(const struct mpqc_graph *g, const struct mpqc_bits_layer *l)

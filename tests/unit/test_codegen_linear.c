@@ -40,6 +40,7 @@ struct test_case {
     unsigned bits; /* of weights; 0 means 8 */
     unsigned rank; /* of the tile, by the cost model */
     bool x16, r16, y16; /* input, residual, result are i16 */
+    int64_t by; /* rows of a group of weights; 0: no groups */
     bool from_input; /* reads the caller's buffer, not the arena */
     int64_t gap; /* extra channels between pixels of the arena's tensors */
     int64_t axes[4];
@@ -136,6 +137,33 @@ static mpqc_vid add_weights(struct fixture *f, unsigned bits, uint32_t rank, con
     return id;
 }
 
+/* Products of random codes and factors. */
+static mpqc_vid add_groups(struct fixture *f, unsigned bits, int64_t size, const int64_t *dims)
+{
+    struct mpqc_type t = mpqc_type_make(MPQC_DT_I8, 2, dims);
+    int64_t half = (int64_t)1 << (bits - 1), most = mpqc_groups_most(bits);
+    int64_t n = (dims[0] + size - 1) / size * dims[1];
+    float *scale = calloc((size_t)dims[1], sizeof *scale);
+    int32_t *zero = calloc((size_t)dims[1], sizeof *zero);
+    int8_t *w = calloc((size_t)(dims[0] * dims[1]), 1), *factor = calloc((size_t)n, 1);
+    for (int64_t i = 0; i < dims[1]; i++) scale[i] = 0.25f;
+    for (int64_t i = 0; i < n; i++)
+        factor[i] = (int8_t)(between(f, 1, most) * (between(f, 0, 1) ? 1 : -1));
+    for (int64_t i = 0; i < dims[0] * dims[1]; i++)
+        w[i] = (int8_t)(between(f, -half, half - 1) *
+                        factor[i / dims[1] / size * dims[1] + i % dims[1]]);
+    t.quant = mpqc_quant_channel(&f->g, 1, (uint32_t)dims[1], scale, zero);
+    t.quant = mpqc_quant_groups(&f->g, &t, size, bits, factor);
+    assert_null(mpqc_type_problem(&t));
+    assert_true(mpqc_groups_hold(&t, w));
+    mpqc_vid id = mpqc_graph_const(&f->g, NULL, t, w, false);
+    free(scale);
+    free(zero);
+    free(w);
+    free(factor);
+    return id;
+}
+
 static void bias_scale(struct fixture *f, mpqc_vid bias)
 {
     float scale[2048];
@@ -173,7 +201,9 @@ static mpqc_vid add_core(struct fixture *f, const struct test_case *t, mpqc_vid 
     switch (t->core) {
     case CONV:
     case MATMUL:
-        in[1] = t->core == CONV ? add_weights(f, t->bits, 4, wd) : add_weights(f, t->bits, 2, wm);
+        if (t->by > 0) in[1] = add_groups(f, t->bits, t->by, wm);
+        else if (t->core == CONV) in[1] = add_weights(f, t->bits, 4, wd);
+        else in[1] = add_weights(f, t->bits, 2, wm);
         in[2] = add_i32(f, 1, &t->oc, -20000, 20000, false);
         bias_scale(f, in[2]);
         if (t->core == MATMUL) return add(f, MPQC_OP_MATMUL, in, 3, NULL);

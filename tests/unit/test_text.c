@@ -89,6 +89,8 @@ static void everything_else_makes_the_round_trip(void **state)
     check_round_trip("graph { const %0 : i4[3] quant(axis=0, scale=[1,2,3], zero=[0,-8,7]) = "
                      "[-8,7,0] const %1 : i64[2] = [-9223372036854775808,9223372036854775807] "
                      "output %1 output %0 }");
+    check_round_trip("graph { const %0 : i8[33,2] quant(axis=1, scale=[1,2], zero=[0,0], group=32, "
+                     "bits=4, factor=[1,2,3,-2]) = splat 6 output %0 }");
     check_round_trip("graph { # comment\n const %0 : u16[0] = [] const %1 : u1[2] = splat 1\n"
                      "%2 \"named\" = copy %1 @\"n\" kernel 3 : u1[2] output %2 output %0 }");
     check_round_trip("graph { const %0 : f32[20,20] = random 5 const %1 : bool[100] = random 6 "
@@ -151,6 +153,14 @@ static const struct {
     {"graph { output %0 }", "error: t:1:16: %0 is not defined"},
     {"graph { input %0 : f32[2] quant(scale=1, zero=0) }",
      "error: t:1:20: only integers of 32 bits or fewer can be quantised"},
+    {"graph { const %0 : i8[33,1] quant(axis=1, scale=[1], zero=[0], group=32, bits=4, "
+     "factor=[1,16]) = splat 0 }",
+     "error: t:1:20: a group's factor is 0, or its products with codes do not fit 8 bits"},
+    {"graph { const %0 : i8[33,1] quant(axis=1, scale=[1], zero=[0], group=33, bits=4, "
+     "factor=[1]) = splat 0 }", "error: t:1:20: the size of a group is not a multiple of 32"},
+    {"graph { const %0 : i4[33,1] quant(axis=1, scale=[1], zero=[0], group=64, bits=4, "
+     "factor=[1]) = splat 0 }",
+     "error: t:1:20: only i8 tensors of two axes, with a scale per column, can be in groups"},
     {"graph { input %0 : i8[2] quant(scale=0, zero=0) }", "error: t:1:20: a scale is not positive"},
     {"graph { input %0 : u4[2] quant(scale=1, zero=16) }",
      "error: t:1:20: a zero point is out of range"},

@@ -354,6 +354,75 @@ static void decided_bits_are_used(void **state)
     qrig_release(&r);
 }
 
+/* Where the sizes of weights change along the inputs, groups lose far less, at every width
+ * and by either rounding; and what they leave are products of codes and factors. */
+static void groups_follow_the_weights(void **state)
+{
+    (void)state;
+    struct layer l;
+    const int64_t k = 150, channels = 21, size = 32;
+    layer_init(&l, k, channels);
+    for (int64_t i = 0; i < k * channels; i++)
+        l.w[i] *= 0.1f + (float)(i / channels / size * 7 % 5) * (float)(1 + i % 3);
+    for (unsigned bits = MPQC_GROUP_LEAST_BITS; bits <= MPQC_GROUP_MOST_BITS; bits++)
+        for (int how = 0; how < 2; how++) {
+            int8_t factor[5 * 21];
+            l.r.bits = bits;
+            l.r.rounding = how ? MPQC_ROUND_GPTQ : MPQC_ROUND_NEAREST;
+            l.r.group = 0;
+            struct rounded one = round_layer(l.r, &l.m);
+            l.r.group = size;
+            l.r.factor = factor;
+            struct rounded many = round_layer(l.r, &l.m);
+            assert_true(many.error < 0.8 * one.error);
+            for (int64_t i = 0; i < k * channels; i++) {
+                int f = factor[i / channels / size * channels + i % channels];
+                assert_true(f != 0 && abs(f) <= mpqc_groups_most(bits) && many.q[i] % f == 0);
+                assert_in_range(many.q[i] / f + (1 << (bits - 1)), 0, (1 << bits) - 1);
+            }
+            rounded_free(&one);
+            rounded_free(&many);
+        }
+    layer_release(&l);
+}
+
+/* From floats to an integer graph whose weights are in groups, where there are enough
+ * inputs for more than one. */
+static void networks_have_groups(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "graph \"dense\" { input %0 \"x\" : f32[2,100]"
+        " const %1 : f32[100,32] = random 1 const %2 : f32[32] = random 2"
+        " %3 = matmul %0, %1, %2 @\"a\" \"Gemm\" %4 = relu %3 @\"r\" \"Relu\""
+        " const %5 : f32[32,9] = random 3 %6 = matmul %4, %5 @\"b\" \"MatMul\" output %6 }";
+    struct qrig r;
+    bool stopped;
+    uint32_t grouped = 0, plain = 0;
+    const char *names[] = {"quantise"};
+    qrig_init(&r, text);
+    r.options.weight_bits = 3;
+    r.options.group_size = 32;
+    qrig_run(&r, 1);
+    assert_int_equal(mpqc_pipeline_run(&r.p, &r.g, names, 1, &stopped), MPQC_OK);
+    for (uint32_t i = 0; i < r.g.n_order; i++) {
+        const struct mpqc_node *n = &r.g.nodes[r.g.order[i]];
+        if (n->op != MPQC_OP_MATMUL) continue;
+        const struct mpqc_value *w = &r.g.values[n->in[1]];
+        assert_int_equal(mpqc_weight_bits(&w->type), 3);
+        if (w->type.quant->groups) {
+            assert_int_equal(mpqc_groups_count(&w->type), 4);
+            assert_true(mpqc_groups_hold(&w->type, w->data));
+            grouped++;
+        } else {
+            plain++;
+        }
+    }
+    assert_int_equal(grouped, 1);
+    assert_int_equal(plain, 1);
+    qrig_release(&r);
+}
+
 /* Only a profile: rounded to nearest, and that is said. */
 static void without_samples_a_warning(void **state)
 {
@@ -385,6 +454,8 @@ int main(void)
         cmocka_unit_test(networks_lose_less),
         cmocka_unit_test(networks_are_reproducible),
         cmocka_unit_test(decided_bits_are_used),
+        cmocka_unit_test(groups_follow_the_weights),
+        cmocka_unit_test(networks_have_groups),
         cmocka_unit_test(without_samples_a_warning),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

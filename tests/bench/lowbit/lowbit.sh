@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Do weights of few bits pay where memory is the limit?  One dense layer at batch 1, more
-# weights than the caches hold, with 8, 4, 3 and 2 bits and with other flags:
+# weights than the caches hold, with 8, 4, 3 and 2 bits, and with a scale for every 64 or 32
+# inputs (-group-size):
 #
 #   sh tests/bench/lowbit/lowbit.sh BIN LOWBIT [K [N [ROUNDS]]]
 #
@@ -30,8 +31,12 @@ build() {
 }
 
 for bits in 8 4 3 2; do build "w${bits}a8" -wbits=$bits; done
+for bits in 4 2; do
+    for size in 64 32; do build "w${bits}a8g$size" -wbits=$bits -group-size=$size; done
+done
 cd "$work"
 for threads in 1 2; do
     echo "$k x $n, threads: $threads"
-    "$lowbit" time $threads "$rounds" w8a8.so w4a8.so w3a8.so w2a8.so
+    "$lowbit" time $threads "$rounds" w8a8.so w4a8.so w4a8g64.so w4a8g32.so w3a8.so w2a8.so \
+        w2a8g64.so w2a8g32.so
 done
