@@ -90,7 +90,7 @@ int64_t mpqc_cost_of_byte(const struct mpqc_emit_cx *e)
         if (mpqc_is_const(e->graph, v)) weights += mpqc_type_bytes(&e->graph->values[v].type);
     if (weights >= (size_t)1 << 20) return 5;
     /* where a dot product is several instructions, code is what makes a library large */
-    return e->target->isa->x_values > 1 ? 32 : 12;
+    return e->target->isa->x_values > 1 ? 64 : 12;
 }
 
 /* Pairs of m positions. */
