@@ -80,6 +80,14 @@ static const char *si(double v, char out[32])
     return out;
 }
 
+static void print_latency(double now, double uniform) /* ns */
+{
+    bool slow = now >= 1e6;
+    printf(", latency %.*f %s", slow ? 3 : now < 1e5 ? 1 : 0, now / (slow ? 1e6 : 1e3),
+           slow ? "ms" : "us");
+    if (uniform > 0) printf(" (%.3fx)", now / uniform);
+}
+
 static void print_total(const char *what, double now, double uniform, const char *unit)
 {
     char text[32];
@@ -120,9 +128,8 @@ void mpqc_mixed_print(const struct mpqc_mixed *m)
     if (a->proven) printf(", proven optimal");
     puts(")");
     print_total("plan      weights", a->total[MPQC_RES_BYTES], m->uniform[MPQC_RES_BYTES], "B");
-    print_total(", latency", (a->total[MPQC_RES_LATENCY] + m->rest_ns) / 1e3,
-                (m->uniform[MPQC_RES_LATENCY] + m->rest_ns) / 1e3,
-                "us");
+    print_latency(a->total[MPQC_RES_LATENCY] + m->rest_ns,
+                  m->uniform[MPQC_RES_LATENCY] + m->rest_ns);
     printf(" %s", m->cost);
     print_total(", bops", a->total[MPQC_RES_BOPS], m->uniform[MPQC_RES_BOPS], "");
     puts(" of uniform w8a8, predicted");
