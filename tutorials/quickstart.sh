@@ -84,7 +84,7 @@ step "4. Run it on the 10,000 Fashion-MNIST test images"
     -in="$data/t10k-images-idx3-ubyte.gz" \
     -labels="$data/t10k-labels-idx1-ubyte.gz" >"$work/result.json"
 say "   float accuracy     $(recorded value) %   (recorded in tutorials/networks/PROVENANCE.md)"
-say "   integer accuracy   $(number_in "$work/result.json" top1) %"
+say "   integer accuracy   $(LC_ALL=C printf %.2f "$(number_in "$work/result.json" top1)") %"
 say "   library size       $(kib "$native") KiB   (the ONNX file: $(kib "$onnx") KiB)"
 say "   latency            $(number_in "$work/result.json" median) ms an image, one thread (median)"
 
