@@ -57,9 +57,9 @@ compile tuned -tune-kernels=3 -tune-cache="$work/cache" -v -report="$work/report
 verdict "with" $?
 grep -Eq '^tiles     [0-9]+ of [0-9]+ shapes changed: [0-9.]+ -> [0-9.]+ us' "$work/out"
 verdict "says what it did" $?
-grep -Eq '^stage1.* [0-9]+x[0-9]+x[0-9]+|^/stage1.* [0-9]+x[0-9]+x[0-9]+' "$work/out"
+grep -Eq '^/?stage1.* ([0-9]+x[0-9]+x[0-9]+[or]*|amx) ' "$work/out"
 verdict "-v names tiles" $?
-grep -q '"tile": "[0-9x]*[or]*", "tile_ns": [0-9.]*, "usual_tile": "' "$work/report.json"
+grep -Eq '"tile": "([0-9x]+[or]*|amx)", "tile_ns": [0-9.]+, "usual_tile": "' "$work/report.json"
 verdict "-report names tiles" $?
 answers plain && answers tuned && cmp -s "$work/plain.npy" "$work/tuned.npy"
 verdict "same answers" $?
