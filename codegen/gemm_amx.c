@@ -73,19 +73,20 @@ static int64_t most(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-/* Tenths of a cycle of a group by n vectors.  A tile product takes 12 cycles and a quarter
- * per row (measured); tiles are loaded at two rows a cycle beside the products, weights
- * that do not stay in the first cache at 32 bytes a cycle.  A third of the shorter of both
- * halves is not hidden. */
+/* Time of a group by n vectors, in the unit of tiles.c: 42 of them were a nanosecond of the
+ * Emerald Rapids core that both were measured on (some 40 layers, AMX and vectors in turn; the
+ * order comes out wrong only where both are within a quarter).  A tile product takes 180 and
+ * 7.5 per row; tiles are loaded beside the products, weights that do not stay in the first
+ * cache more slowly.  A third of the shorter of both halves is not hidden. */
 static int64_t group_cost(const struct mpqc_linear *l, const struct mpqc_tile *t, unsigned n)
 {
     int64_t m = t->amx_m * t->amx_rows, steps = all_steps(l, t);
-    int64_t products = t->amx_m * n * (120 + 5 * t->amx_rows / 2);
-    int64_t loads = 5 * m + 10 * n * t->amx_bytes / 8;
+    int64_t products = t->amx_m * n * (180 + 15 * t->amx_rows / 2);
+    int64_t loads = 10 * m + 20 * n * t->amx_bytes / 8;
     int64_t weights = LANES * n * t->amx_bytes;
-    int64_t stream = steps * weights > CACHED_PANEL ? 10 * weights / 32 : 0;
-    int64_t multiply = steps * (most(products, most(loads, stream)) + 20) + 600;
-    int64_t finish = m * (25 * n + 40);
+    int64_t stream = steps * weights > CACHED_PANEL ? 20 * weights / 32 : 0;
+    int64_t multiply = steps * (most(products, most(loads, stream)) + 40) + 1200;
+    int64_t finish = m * (50 * n + 85);
     return most(multiply, finish) + (multiply < finish ? multiply : finish) / 3;
 }
 
@@ -143,7 +144,7 @@ static int64_t make_units(const struct mpqc_linear *l, struct mpqc_tile *t)
     return best;
 }
 
-bool mpqc_amx_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, int64_t best,
+bool mpqc_amx_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, int64_t *best,
                      struct mpqc_tile *out)
 {
     struct mpqc_tile t = {.amx = true, .unroll = 1, .split = 1};
@@ -161,9 +162,9 @@ bool mpqc_amx_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, 
         make_panels(l, &t);
         int64_t groups = make_units(l, &t), cost = t.panels.n_full * group_cost(l, &t, t.amx_n);
         if (t.panels.n_rest) cost += group_cost(l, &t, t.panels.rest[0].n);
-        cost = l->batch * groups * cost + 3000;
-        if (cost >= best) continue;
-        best = cost;
+        cost = l->batch * groups * cost + 5000;
+        if (cost >= *best) continue;
+        *best = cost;
         *out = t;
         found = true;
     }

@@ -96,7 +96,8 @@ void mpqc_gemm_body(struct mpqc_emit_cx *, const struct mpqc_kernel *, const str
                     const struct mpqc_tile *, struct mpqc_epilogue *, LLVMValueRef x,
                     LLVMValueRef w, LLVMValueRef from, LLVMValueRef to);
 
-/* AMX.  choose: does it beat `best` (of the cost model)?  Then weights are packed by
+/* AMX.  choose: does it beat `*best` (of the cost model)?  Then that is its own cost, and
+ * weights are packed by
  * amx_pack, given a copy of the layer whose k4 is that of whole chunks, bodies are framed by
  * begin and end, panels by panel_begin and panel_end, and each unit of `height` x `width`
  * positions is done by amx_unit. */
@@ -116,7 +117,7 @@ struct mpqc_amx_unit {
     LLVMValueRef x, position, residual; /* element offsets, `channel` included */
     int64_t height, width;
 };
-bool mpqc_amx_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *, int64_t best,
+bool mpqc_amx_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *, int64_t *best,
                      struct mpqc_tile *out);
 int8_t *mpqc_amx_pack(struct mpqc_emit_cx *, const struct mpqc_linear *, const struct mpqc_tile *,
                       size_t *bytes);

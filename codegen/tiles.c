@@ -354,8 +354,9 @@ static int64_t choose_by_cost(const struct mpqc_emit_cx *e, const struct mpqc_li
         for (unsigned f = 0; isa->forms[f]; f++) try_tiles(e, l, isa->forms[f], nv, &r);
     }
     MPQC_ASSERT(r.n > 0);
-    if (mpqc_amx_choose(e, l, r.best[0].cost, t)) {
-        if (n == 0) return 0;
+    int64_t cost = r.best[0].cost;
+    if (mpqc_amx_choose(e, l, &cost, t)) {
+        if (n == 0) return cost;
         n--;
     }
     if (n >= r.n) n = r.n - 1;
@@ -388,8 +389,9 @@ void mpqc_tile_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
 {
     const struct mpqc_tile_request *rq = e->tiles;
     uint32_t wish = rq && rq->wish ? rq->wish(rq->user, shape) : 0;
-    int64_t cost = 0;
-    bool amx = wish >> 24 & TILE_AMX && mpqc_amx_choose(e, l, INT64_MAX, t);
+    int64_t cost = INT64_MAX;
+    bool amx = wish >> 24 & TILE_AMX && mpqc_amx_choose(e, l, &cost, t);
+    if (!amx) cost = 0;
     if (!amx && !(wish && tile_of(e, l, wish, t)))
         cost = choose_by_cost(e, l, rq ? rq->rank : 0, t);
     complete(e, l, t);
