@@ -191,10 +191,22 @@ void mpqc_b_if_end(struct mpqc_emit_cx *e, struct mpqc_if *i)
     LLVMPositionBuilderAtEnd(e->b, i->join);
 }
 
+/* Assembly without an instruction; `fixed`: it stays where it is written. */
+static LLVMValueRef nothing(struct mpqc_emit_cx *e, LLVMValueRef v, const char *constraint,
+                            bool fixed)
+{
+    LLVMTypeRef t = LLVMTypeOf(v), type = LLVMFunctionType(t, &t, 1, false);
+    LLVMValueRef text = LLVMGetInlineAsm(type, "", 0, constraint, strlen(constraint), fixed, false,
+                                         LLVMInlineAsmDialectATT, false);
+    return LLVMBuildCall2(e->b, type, text, &v, 1, "");
+}
+
 LLVMValueRef mpqc_b_opaque(struct mpqc_emit_cx *e, LLVMValueRef p)
 {
-    LLVMTypeRef type = LLVMFunctionType(e->ptr, &e->ptr, 1, false);
-    LLVMValueRef nothing =
-        LLVMGetInlineAsm(type, "", 0, "=r,0", 4, true, false, LLVMInlineAsmDialectATT, false);
-    return LLVMBuildCall2(e->b, type, nothing, &p, 1, "");
+    return nothing(e, p, "=r,0", true);
+}
+
+LLVMValueRef mpqc_b_opaque_vector(struct mpqc_emit_cx *e, LLVMValueRef v)
+{
+    return nothing(e, v, e->target->arch == MPQC_ARCH_X86_64 ? "=v,0" : "=w,0", false);
 }

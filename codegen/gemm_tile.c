@@ -134,6 +134,17 @@ static LLVMValueRef load_weights(struct gemm *q, struct place from, unsigned v, 
     return LLVMBuildSub(e->b, code, mpqc_b_splat(e, t, 1 << (q->l->bits - 1)), "");
 }
 
+/* Four bytes to all lanes.  Where narrower columns take a part of them, LLVM would see that
+ * they could be broadcast by themselves, and the word would come by a general register, to
+ * be broadcast by the unit that multiplies. */
+static LLVMValueRef broadcast(struct gemm *q, LLVMValueRef x4)
+{
+    LLVMValueRef x = mpqc_b_broadcast(q->e, x4, q->lanes);
+    for (unsigned v = 0; v < q->c->n; v++)
+        if (q->c->lanes[v] < q->lanes) return mpqc_b_opaque_vector(q->e, x);
+    return x;
+}
+
 /* One step of four bytes: `bytes` of them exist (4, or fewer where exact loads are needed). */
 static void step(struct gemm *q, LLVMValueRef x, int64_t x_at, struct place from, unsigned set,
                  unsigned bytes)
@@ -149,7 +160,7 @@ static void step(struct gemm *q, LLVMValueRef x, int64_t x_at, struct place from
         LLVMValueRef p = mpqc_b_gep_const(e, x, x_at + at), xs[4], part[4], x4;
         if (bytes == 4) x4 = mpqc_b_load(e, e->i32, p, 1);
         else x4 = LLVMBuildBitCast(e->b, mpqc_b_load_bytes(e, p, bytes, 4, true), e->i32, "");
-        isa->prepare_x(e, mpqc_b_broadcast(e, x4, q->lanes), xs);
+        isa->prepare_x(e, broadcast(q, x4), xs);
         for (unsigned v = 0; v < q->c->n; v++) {
             LLVMValueRef *var = acc_var(q, set, m, v), acc[2];
             for (unsigned i = 0; i < isa->x_values; i++) {
@@ -383,6 +394,18 @@ static void finish_rolled(struct gemm *q, const LLVMValueRef *bias, LLVMValueRef
     if (q->mh > 1) mpqc_b_loop_end(e, &y);
 }
 
+/* The panel's weights.  A layer without an inner loop needs the same ones in every tile:
+ * what the registers do not hold is better read where it is used than kept on the stack. */
+static LLVMValueRef panel_weights(const struct gemm *q)
+{
+    const struct mpqc_isa *isa = q->e->target->isa;
+    int64_t nv = q->c->n, all = q->l->n_outer * q->l->n_inner * q->l->k4 * nv * isa->w_values;
+    int64_t sums = q->mh * q->mw * nv * isa->acc_per_column;
+    bool kept = all + sums + 2 * nv + isa->x_values <= isa->registers;
+    kept |= !short_enough(q, q->l->n_outer * q->l->n_inner * q->l->k4);
+    return q->t->form || !kept ? mpqc_b_opaque(q->e, q->panel_w) : q->panel_w;
+}
+
 void mpqc_gemm_tile(struct gemm *q, int64_t mh, int64_t mw, LLVMValueRef x,
                     LLVMValueRef position, LLVMValueRef residual)
 {
@@ -392,7 +415,7 @@ void mpqc_gemm_tile(struct gemm *q, int64_t mh, int64_t mw, LLVMValueRef x,
     q->mw = mw;
     begin_accumulators(q);
     if (q->l->group) mpqc_groups_begin(q);
-    outer_runs(q, x, q->t->form ? mpqc_b_opaque(e, q->panel_w) : q->panel_w);
+    outer_runs(q, x, panel_weights(q));
     mpqc_epilogue_columns(e, q->ep, q->c, q->channel);
     if (!from_bias(q)) mpqc_epilogue_bias(e, q->ep, q->c, q->channel, bias);
     position = LLVMBuildNSWAdd(e->b, position, q->channel, "");
