@@ -159,6 +159,7 @@ bool mpqc_place_has_halo(const struct mpqc_place *);
  * vector v holds channel 16j + 4v + i of the block's 4L.  Parameters are stored in
  * .rodata in the order in which the epilogue's instructions want them. */
 #define MPQC_MAX_COLUMNS 16
+#define MPQC_MAX_LANES 16 /* of 32 bits, in one vector */
 struct mpqc_columns {
     unsigned n;
     unsigned lanes[MPQC_MAX_COLUMNS];

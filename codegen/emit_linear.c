@@ -23,6 +23,7 @@ static void shape_key(const struct mpqc_linear *l, struct mpqc_buf *key)
     mpqc_buf_printf(key, " k%lld*%lld,%lld*%lld,%lld,%d", (long long)l->n_outer,
                     (long long)l->outer_step, (long long)l->n_inner, (long long)l->inner_step,
                     (long long)l->run, l->exact);
+    if (l->fan) mpqc_buf_printf(key, " fan%lld", (long long)l->fan);
     if (l->bits < 8) mpqc_buf_printf(key, " w%u", l->bits);
     if (l->x_bytes > 1) mpqc_buf_puts(key, " wide");
     if (l->group) mpqc_buf_printf(key, " by%lld", (long long)l->group);

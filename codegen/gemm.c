@@ -137,7 +137,8 @@ static void panel(struct gemm *q, const struct mpqc_columns *c, LLVMValueRef g,
     for (unsigned v = 0; v < c->n; v++)
         if (c->lanes[v] > q->lanes) q->lanes = c->lanes[v];
     q->channel = mpqc_b_madd(e, g, q->l->ocg, channel);
-    LLVMValueRef at = mpqc_b_madd(e, g, q->l->icg * q->l->x_bytes, constant(q, q->l->x_first));
+    LLVMValueRef group = q->l->fan ? LLVMBuildSDiv(e->b, channel, constant(q, q->l->fan), "") : g;
+    LLVMValueRef at = mpqc_b_madd(e, group, q->l->icg * q->l->x_bytes, constant(q, q->l->x_first));
     q->amx.c = c;
     q->amx.channel = q->channel;
     q->amx.w = w;

@@ -149,7 +149,7 @@ bool mpqc_amx_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, 
 {
     struct mpqc_tile t = {.amx = true, .unroll = 1, .split = 1};
     bool found = false;
-    if (!e->target->isa->tiles || l->groups != 1 || l->bits != 8 || !cut_run(e, l, &t))
+    if (!e->target->isa->tiles || l->groups != 1 || l->fan || l->bits != 8 || !cut_run(e, l, &t))
         return false;
     int64_t pitch = l->rows > 1 && l->x_row % l->x_col == 0 ? l->x_row / l->x_col : 0;
     for (unsigned i = 0; i < 6; i++) {

@@ -145,6 +145,56 @@ static LLVMValueRef broadcast(struct gemm *q, LLVMValueRef x4)
     return x;
 }
 
+/* Four bytes at p, of which `bytes` exist (4, or fewer where exact loads are needed). */
+static LLVMValueRef word(struct gemm *q, LLVMValueRef p, unsigned bytes)
+{
+    struct mpqc_emit_cx *e = q->e;
+    if (bytes == 4) return mpqc_b_load(e, e->i32, p, 1);
+    return LLVMBuildBitCast(e->b, mpqc_b_load_bytes(e, p, bytes, 4, true), e->i32, "");
+}
+
+/* Do groups share a vector? */
+static bool spreads(const struct gemm *q)
+{
+    return q->l->fan && q->l->fan < q->lanes;
+}
+
+/* Groups that share a vector: four bytes from `at` on in each one's inputs, to its lanes.  The
+ * inputs of the first group are at p. */
+static LLVMValueRef spread(struct gemm *q, LLVMValueRef p, int64_t at, unsigned lanes)
+{
+    int order[MPQC_MAX_LANES];
+    int64_t fan = q->l->fan, words = q->l->icg / 4;
+    LLVMTypeRef type = LLVMVectorType(q->e->i32, (unsigned)(lanes / fan * words));
+    LLVMValueRef x = mpqc_b_load(q->e, type, p, 1);
+    MPQC_ASSERT(lanes <= MPQC_MAX_LANES);
+    for (unsigned i = 0; i < lanes; i++) order[i] = (int)(i / fan * words + at / 4);
+    return mpqc_b_shuffle(q->e, x, LLVMGetPoison(type), order, lanes);
+}
+
+/* The activations of vector v, prepared.  Usually all vectors have the same (`all`); with
+ * joined groups its own, whose inputs are those of lane `column` of the panel; p: those of its
+ * first lane. */
+static void vector_inputs(struct gemm *q, LLVMValueRef p, int64_t at, unsigned bytes, unsigned v,
+                          int64_t column, const LLVMValueRef *all, LLVMValueRef *out)
+{
+    struct mpqc_emit_cx *e = q->e;
+    const struct mpqc_isa *isa = e->target->isa;
+    unsigned lanes = q->c->lanes[v];
+    if (q->l->fan) {
+        p = mpqc_b_gep_const(e, p, column / q->l->fan * q->l->icg);
+        LLVMValueRef x = lanes > q->l->fan
+                             ? spread(q, p, at, lanes)
+                             : mpqc_b_broadcast(e, word(q, mpqc_b_gep_const(e, p, at), bytes), lanes);
+        isa->prepare_x(e, x, out);
+        return;
+    }
+    for (unsigned i = 0; i < isa->x_values; i++) {
+        unsigned n = LLVMGetVectorSize(LLVMTypeOf(all[i]));
+        out[i] = mpqc_b_part(e, all[i], 0, n * lanes / q->lanes);
+    }
+}
+
 /* One step of four bytes: `bytes` of them exist (4, or fewer where exact loads are needed). */
 static void step(struct gemm *q, LLVMValueRef x, int64_t x_at, struct place from, unsigned set,
                  unsigned bytes)
@@ -157,16 +207,13 @@ static void step(struct gemm *q, LLVMValueRef x, int64_t x_at, struct place from
         isa->prepare_w(e, load_weights(q, from, v, column), ws[v]);
     for (int64_t m = 0; m < q->mh * q->mw; m++) {
         int64_t at = m / q->mw * q->l->x_row + m % q->mw * q->l->x_col;
-        LLVMValueRef p = mpqc_b_gep_const(e, x, x_at + at), xs[4], part[4], x4;
-        if (bytes == 4) x4 = mpqc_b_load(e, e->i32, p, 1);
-        else x4 = LLVMBuildBitCast(e->b, mpqc_b_load_bytes(e, p, bytes, 4, true), e->i32, "");
-        isa->prepare_x(e, broadcast(q, x4), xs);
-        for (unsigned v = 0; v < q->c->n; v++) {
+        LLVMValueRef p = mpqc_b_gep_const(e, x, at), xs[4], part[4];
+        if (!q->l->fan)
+            isa->prepare_x(e, broadcast(q, word(q, mpqc_b_gep_const(e, p, x_at), bytes)), xs);
+        column = 0;
+        for (unsigned v = 0; v < q->c->n; column += q->c->lanes[v++]) {
             LLVMValueRef *var = acc_var(q, set, m, v), acc[2];
-            for (unsigned i = 0; i < isa->x_values; i++) {
-                unsigned n = LLVMGetVectorSize(LLVMTypeOf(xs[i]));
-                part[i] = mpqc_b_part(e, xs[i], 0, n * q->c->lanes[v] / q->lanes);
-            }
+            vector_inputs(q, p, x_at, bytes, v, column, xs, part);
             LLVMTypeRef type = LLVMVectorType(e->i32, q->c->lanes[v]);
             for (unsigned a = 0; a < isa->acc_per_column; a++)
                 acc[a] = LLVMBuildLoad2(e->b, type, var[a], "");
@@ -262,7 +309,7 @@ void mpqc_gemm_run(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
     int64_t bundle = mpqc_packing_of(q->l->bits).steps, taken = q->t->form ? q->t->form->steps : 1;
     if (bundle < taken) bundle = taken;
     n = (n + bundle - 1) / bundle * bundle;
-    if (short_enough(q, k4) || whole / n < 2) {
+    if (short_enough(q, k4) || whole / n < 2 || spreads(q)) { /* where a step is must be known */
         steps(q, x, w, 0, k4);
         return;
     }

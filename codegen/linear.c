@@ -156,6 +156,18 @@ static unsigned storage_bits(const struct mpqc_linear *l, unsigned bits)
     return 10 * mpqc_packed_rows(bits, l->k4) <= 9 * l->k4 ? bits : 8;
 }
 
+/* Groups side by side in one vector, whose lanes then have different activations. */
+static void join_groups(const struct mpqc_isa *isa, struct mpqc_linear *l)
+{
+    bool several = l->ocg < isa->lanes;
+    if (l->groups == 1 || (l->icg == 1 && l->ocg == 1)) return;
+    if (isa->lanes % l->ocg != 0 || isa->forms[0] || l->x_bytes > 1 || l->group) return;
+    if (several && (l->icg % 4 != 0 || l->icg > MPQC_FAN_INPUTS)) return;
+    l->fan = l->ocg;
+    l->ocg *= l->groups;
+    l->groups = 1;
+}
+
 /* From elements of x to bytes. */
 static void scale_input(struct mpqc_linear *l)
 {
@@ -200,6 +212,7 @@ mpqc_status mpqc_linear_read(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
         l->group = w->quant->groups->size;
         l->factor = w->quant->groups->factor;
     }
+    join_groups(e->target->isa, l);
     l->once = mpqc_kernel_in_place(e, k);
     l->exact = e->plan->place[l->x].space != MPQC_SPACE_ARENA;
     return MPQC_OK;

@@ -17,6 +17,10 @@ struct mpqc_linear {
     int64_t batch, rows, cols; /* output positions */
     bool flat;                 /* positions lie in one line: batch == rows == 1 */
     int64_t groups, icg, ocg;  /* channels per group */
+    /* Not 0: groups so small that vectors hold several (or just one) are taken together:
+     * groups == 1, ocg counts all channels, and `fan` neighbouring ones sum over the same icg
+     * of the input. */
+    int64_t fan;
     int64_t kh, kw;
     /* Input bytes from the operand's pointer to the first tap of position 0, and per
      * step of batch, row, column of the output. */
@@ -74,6 +78,7 @@ struct mpqc_tile {
     int64_t amx_pitch; /* not 0: an image is one line, with rows so far apart */
     unsigned amx_m, amx_n;
 };
+#define MPQC_FAN_INPUTS 16 /* of groups that share a vector: their steps have no loop */
 /* Code that is worth writing without a loop, in bytes. */
 #define MPQC_UNROLL_BYTES 1000
 #define MPQC_UNROLL_GROUP 3500 /* steps of a group of weights: a loop in a loop costs more */

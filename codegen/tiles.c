@@ -27,6 +27,7 @@
 #define FINISH_BEYOND 20
 #define FINISH_ROLLED 20 /* an accumulator's way through memory */
 #define OVERLAP_COST 26  /* of a tile that may be moved back */
+#define SPREAD_COST 4    /* activations of several groups to their lanes */
 #define FACTOR_COST 12 /* of a multiplication and an addition of i32 */
 /* Steps of one turn of the loop where weights come from memory: few turns, so that more
  * loads are in flight. */
@@ -67,7 +68,7 @@ static void make_panels(const struct mpqc_emit_cx *e, const struct mpqc_linear *
 {
     unsigned tail[MPQC_MAX_TAIL], lanes = e->target->isa->lanes;
     int64_t full, left;
-    unsigned n_tail = mpqc_split_channels(l->ocg, lanes, l->groups == 1, &full, tail);
+    unsigned n_tail = mpqc_split_channels(l->ocg, lanes, l->groups == 1 && !l->fan, &full, tail);
     memset(p, 0, sizeof *p);
     p->n_full = full / nv;
     left = (int64_t)nv * lanes;
@@ -162,7 +163,8 @@ static int64_t tile_cost(const struct mpqc_isa *isa, const struct mpqc_linear *l
 {
     int64_t finish = tile_finish_cost(isa, m, c, rolled), nv = c->n, dots = m * nv;
     if (f) return form_cost(f, l, m, c->n) + finish;
-    int64_t step = dots * isa->dot_cost + m * isa->x_cost +
+    int64_t x = l->fan ? dots * (isa->x_cost + SPREAD_COST) : m * isa->x_cost;
+    int64_t step = dots * isa->dot_cost + x +
                    nv * (isa->w_cost + UNPACK_COST * mpqc_unpack_ops(l->bits));
     bool one = isa->x_values == 1 && isa->acc_per_column == 1; /* instruction a dot product */
     int64_t wait = one ? LATENCY_DOTS * isa->dot_cost : 20;
@@ -226,6 +228,8 @@ static bool fits(const struct mpqc_isa *isa, const struct mpqc_linear *l,
     }
     int64_t temporaries = isa->x_values > 1 ? 3 : isa->acc_per_column > 1 ? 6 : 0;
     if (l->bits < 8) temporaries += l->group ? 2 : nv + 2;
+    if (l->fan && l->fan < isa->lanes) /* which words go where; words of the steps to come */
+        temporaries += l->k4 + (l->k4 > 1 ? m * nv : 0);
     int64_t totals = l->group ? m * nv : 0;
     return m * nv * isa->acc_per_column + totals + nv * isa->w_values + isa->x_values +
                temporaries <= isa->registers;
