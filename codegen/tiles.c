@@ -295,7 +295,7 @@ static void try_tiles(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
 #define TILE_OVERLAP 1u
 #define TILE_ROLLED 2u
 #define TILE_AMX 4u
-#define TILE_SERIAL 8u
+#define TILE_SERIAL (MPQC_TILE_SERIAL >> 24)
 
 static uint32_t tile_number(const struct mpqc_isa *isa, const struct mpqc_tile *t)
 {
