@@ -14,8 +14,8 @@ enum { BAND_BYTES = 16384, MOST_BAND_BYTES = 65536 };
 /* Parts that a layer should have, for threads; the rows that two bands share are made twice. */
 enum { BANDS = 8 };
 /* Tenths of a cycle: of a word's load; of 64 channels to one plane; beside mpqc_finish_cost, of
- * bringing an accumulator to its place. */
-enum { LOAD_COST = 3, PLANE_COST = 25, JOIN_COST = 10 };
+ * bringing an accumulator to its place (and bytes of code). */
+enum { LOAD_COST = 3, PLANE_COST = 25, JOIN_COST = 10, JOIN_BYTES = 12 };
 
 unsigned mpqc_serial_sums(const struct mpqc_linear *l)
 {
@@ -90,6 +90,24 @@ static int64_t columns_cost(const struct mpqc_emit_cx *e, const struct mpqc_line
     return l->batch * l->rows * cost;
 }
 
+/* Bytes of code of tiles of m positions. */
+static int64_t tile_code(const struct mpqc_linear *l, int64_t m, const struct mpqc_columns *c)
+{
+    int64_t step = m * c->n * l->w_bits * l->x_bits * MPQC_SERIAL_PAIR_BYTES;
+    int64_t all = step * taps(l) * ((l->icg + WORD - 1) / WORD);
+    if (all > MPQC_UNROLL_BYTES) all = step > MPQC_UNROLL_BYTES / 2 ? step : MPQC_UNROLL_BYTES / 2;
+    return all + m * (mpqc_finish_code(c->n) + JOIN_BYTES * c->n * mpqc_serial_sums(l));
+}
+
+/* Of a panel: tiles of a row, and of what is left of it; a last band of a line has its own. */
+static int64_t panel_code(const struct mpqc_linear *l, const struct mpqc_tile *t,
+                          const struct mpqc_columns *c)
+{
+    int64_t rest = l->cols % t->mw, code = tile_code(l, t->mw, c);
+    if (l->flat && l->cols > t->band && l->cols % t->band >= t->mw) code *= 2;
+    return code + (rest ? tile_code(l, rest, c) : 0);
+}
+
 static int64_t cost_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
                        const struct mpqc_tile *t)
 {
@@ -97,10 +115,13 @@ static int64_t cost_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l
     shape(&q, l, t->band);
     int64_t pixels = l->batch * t->units * q.rows_in * q.cols_in;
     int64_t cost = pixels * ((l->icg + 63) / 64) * l->x_bits * PLANE_COST;
+    int64_t code = t->panels.n_full ? panel_code(l, t, &t->panels.full) : 0;
     cost += t->panels.n_full * columns_cost(e, l, t, &t->panels.full);
-    for (unsigned r = 0; r < t->panels.n_rest; r++)
+    for (unsigned r = 0; r < t->panels.n_rest; r++) {
         cost += columns_cost(e, l, t, &t->panels.rest[r]);
-    return cost;
+        code += panel_code(l, t, &t->panels.rest[r]);
+    }
+    return cost + mpqc_cost_of_byte(e) * code;
 }
 
 /* Can it be done at all?  What is not in the arena is read exactly here. */

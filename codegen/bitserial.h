@@ -23,6 +23,7 @@
 /* Accumulators of one position and vector: one for each i + j. */
 #define MPQC_SERIAL_SUMS 3
 #define MPQC_SERIAL_VARS 32
+#define MPQC_SERIAL_PAIR_BYTES 20 /* of code, of one pair of planes */
 
 struct mpqc_serial {
     struct mpqc_emit_cx *e;

@@ -5,9 +5,8 @@
  */
 #include "codegen/bitserial.h"
 
-/* Bytes of code of one pair of planes; of straight-line code; pairs that a turn of a loop
- * should have at least. */
-enum { PAIR_BYTES = 20, UNROLLED_BYTES = 4096, PAIRS_OF_A_TURN = 24 };
+/* Pairs that a turn of a loop should have at least. */
+enum { PAIRS_OF_A_TURN = 24 };
 
 static LLVMValueRef constant(const struct mpqc_serial *q, int64_t v)
 {
@@ -81,7 +80,7 @@ static int64_t pairs_of_step(const struct mpqc_serial *q, int64_t m)
 
 static bool short_enough(const struct mpqc_serial *q, int64_t m, int64_t steps)
 {
-    return steps * pairs_of_step(q, m) * PAIR_BYTES <= UNROLLED_BYTES;
+    return steps * pairs_of_step(q, m) * MPQC_SERIAL_PAIR_BYTES <= MPQC_UNROLL_BYTES;
 }
 
 /* Words that lie in line. */

@@ -27,6 +27,8 @@ typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
 
 /* Added to the diagonal, as a share of its mean. */
 #define DAMPING 0.01f
+/* A negative variance is the rounding error of its sums; so many times the largest is added. */
+#define OVER_NOISE 4
 #define CLIP_STEPS 100
 #define CLIP_LEAST 0.2
 /* Scales tried around the one of the least error without compensation. */
@@ -476,6 +478,7 @@ static mpqc_status factor(struct rounder *s)
     if (!order_rows(s) || !list_groups(s)) return MPQC_NO_MEMORY;
     for (int64_t i = 0; i < k; i++) trace += (double)s->importance[i];
     float damping = DAMPING * (float)(trace / (double)(k ? k : 1));
+    if (m && k > 0) damping = fmaxf(damping, -OVER_NOISE * s->importance[0]); /* the least */
     if (!m || !(damping > 0)) {
         for (int64_t i = 0; m && i < k; i++) s->importance[i] = 1; /* inputs that never vary */
         return MPQC_OK;
