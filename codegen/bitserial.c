@@ -39,7 +39,8 @@ static int64_t band_bytes(const struct mpqc_serial *q)
 static void shape(struct mpqc_serial *q, const struct mpqc_linear *l, int64_t band)
 {
     bool tall = l->kh > 1, wide = l->kw > 1;
-    *q = (struct mpqc_serial){.l = l, .words = (l->icg + WORD - 1) / WORD, .dh = l->dh, .dw = l->dw};
+    *q = (struct mpqc_serial){.l = l, .dh = l->dh, .dw = l->dw};
+    q->words = (l->icg + WORD - 1) / WORD;
     q->rows = l->flat ? 1 : band;
     q->cols = l->flat ? band : l->cols;
     q->sh = tall ? l->sh : 1;
@@ -149,7 +150,8 @@ bool mpqc_serial_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *
 {
     struct mpqc_tile t;
     bool found = false;
-    int64_t most = possible(e, l) ? (l->ocg + e->target->isa->lanes - 1) / e->target->isa->lanes : 0;
+    int64_t lanes = e->target->isa->lanes;
+    int64_t most = possible(e, l) ? (l->ocg + lanes - 1) / lanes : 0;
     for (unsigned nv = 1; nv <= 8 && nv <= most; nv++)
         for (int64_t m = 1; mpqc_serial_tile_of(e, l, m, nv, &t); m++) {
             int64_t now = cost_of(e, l, &t);
@@ -212,7 +214,7 @@ static LLVMValueRef pack(struct mpqc_serial *q)
     return mpqc_global_bytes(q->e, "weights", w, (size_t)bytes, 64);
 }
 
-/* ---- code -------------------------------------------------------------------------------------- */
+/* ---- code ------------------------------------------------------------------------------------ */
 
 static LLVMValueRef constant(const struct mpqc_serial *q, int64_t v)
 {
