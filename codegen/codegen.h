@@ -38,6 +38,8 @@ mpqc_status mpqc_target_find(struct mpqc_cx *cx, const char *target, const char 
                              struct mpqc_target *out) MPQC_MUST_CHECK;
 /* Multiplications of u8 by i8 a cycle that inner loops reach, by the tile model. */
 double mpqc_target_rate(const struct mpqc_target *);
+/* The same for 1-bit weights and activations in bit-serial kernels; 0: there are none. */
+double mpqc_target_bit_rate(const struct mpqc_target *);
 
 enum mpqc_emit {
     MPQC_EMIT_SO,
@@ -63,8 +65,10 @@ struct mpqc_tile_request {
     struct mpqc_tile_facts *facts; /* NULL, or [plan->n_kernels], filled */
 };
 #define MPQC_MAX_TILE_RANK 16
-/* As text: rows x columns x vectors, `o` where tiles overlap, `r` where
- * they are finished in a loop. */
+/* Set in tiles of bit-serial kernels (bitserial.h). */
+#define MPQC_TILE_SERIAL (8u << 24)
+/* As text: rows x columns x vectors, `o` where tiles overlap, `r` where they are finished in
+ * a loop, `b` where bits are counted. */
 #define MPQC_TILE_TEXT 32
 const char *mpqc_tile_text(uint32_t tile, char text[MPQC_TILE_TEXT]);
 

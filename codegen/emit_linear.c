@@ -25,6 +25,7 @@ static void shape_key(const struct mpqc_linear *l, struct mpqc_buf *key)
                     (long long)l->run, l->exact);
     if (l->fan) mpqc_buf_printf(key, " fan%lld", (long long)l->fan);
     if (l->bits < 8) mpqc_buf_printf(key, " w%u", l->bits);
+    if (l->x_bits <= 2 && l->w_bits <= 2) mpqc_buf_printf(key, " bits%u,%u", l->w_bits, l->x_bits);
     if (l->x_bytes > 1) mpqc_buf_puts(key, " wide");
     if (l->group) mpqc_buf_printf(key, " by%lld", (long long)l->group);
     mpqc_buf_puts(key, l->once ? " once" : "");
@@ -37,6 +38,7 @@ static void tile_key(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
     mpqc_buf_printf(key, " t%lldx%lldx%u%s", (long long)t->mh, (long long)t->mw, t->panels.full.n,
                     t->overlap ? "o" : "");
     mpqc_buf_puts(key, t->rolled ? "r" : "");
+    if (t->serial) mpqc_buf_printf(key, " serial%lld", (long long)t->band);
     if (t->form) mpqc_buf_printf(key, " %s", t->form->name);
     if (t->amx)
         mpqc_buf_printf(key, " amx%lldx%lldx%lld,%u,%lld", (long long)t->amx_rows,
@@ -80,10 +82,21 @@ static mpqc_status emit_body(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
 {
     out->body = mpqc_body_begin(e, key, out->n_operands);
     mpqc_epilogue_bind(e, ep, out->body);
-    mpqc_gemm_body(e, k, l, t, ep, LLVMGetParam(out->body, 0), LLVMGetParam(out->body, 1),
-                   LLVMGetParam(out->body, out->n_operands),
-                   LLVMGetParam(out->body, out->n_operands + 1));
+    (t->serial ? mpqc_serial_body : mpqc_gemm_body)(
+        e, k, l, t, ep, LLVMGetParam(out->body, 0), LLVMGetParam(out->body, 1),
+        LLVMGetParam(out->body, out->n_operands), LLVMGetParam(out->body, out->n_operands + 1));
     return mpqc_body_end(e);
+}
+
+/* In the order of the tile's kernel; NULL: out of memory. */
+static LLVMValueRef weights(struct mpqc_emit_cx *e, const struct mpqc_linear *l,
+                            const struct mpqc_tile *t)
+{
+    size_t bytes;
+    if (t->serial) return mpqc_serial_weights(e, l, t);
+    int8_t *w = t->amx ? mpqc_amx_pack(e, l, t, &bytes)
+                       : mpqc_pack_weights(e, l, &t->panels, t->form, &bytes);
+    return w ? mpqc_global_bytes(e, "weights", w, bytes, 64) : NULL;
 }
 
 static mpqc_status emit_gemm(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
@@ -92,7 +105,6 @@ static mpqc_status emit_gemm(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
 {
     struct mpqc_tile t;
     struct mpqc_epilogue *ep;
-    size_t bytes;
     struct mpqc_linear padded = *l;
     shape_key(l, key);
     if (key->failed) return MPQC_OOM(e->cx);
@@ -100,15 +112,13 @@ static mpqc_status emit_gemm(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     padded.k4 = t.amx ? t.amx_chunks * t.amx_bytes / 4 : mpqc_form_steps(t.form, l->k4);
     padded.exact = l->exact && 4 * padded.k4 > l->run;
     l = &padded;
-    int8_t *w = t.amx ? mpqc_amx_pack(e, l, &t, &bytes)
-                      : mpqc_pack_weights(e, l, &t.panels, t.form, &bytes);
+    LLVMValueRef w = weights(e, l, &t);
     int32_t *bias = mpqc_linear_bias(e, l);
     struct mpqc_column_use *use = MPQC_NEW_ARRAY(&e->scratch, struct mpqc_column_use,
                                                  (size_t)t.panels.n_full + MPQC_MAX_REST);
     if (!w || !bias || !use) return MPQC_OOM(e->cx);
     out->operand[0] = (struct mpqc_operand){.value = l->x};
-    out->operand[1] =
-        (struct mpqc_operand){MPQC_NONE, mpqc_global_bytes(e, "weights", w, bytes, 64)};
+    out->operand[1] = (struct mpqc_operand){MPQC_NONE, w};
     out->n_operands = 2;
     tile_key(e, k, &t, key);
     MPQC_TRY(mpqc_epilogue_make(e, k, bias, l->groups * l->ocg, use,

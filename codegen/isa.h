@@ -70,6 +70,9 @@ struct mpqc_isa {
     unsigned dot_cost, x_cost, w_cost;
     const struct mpqc_form *forms[3]; /* that matrix products may take instead, then NULL */
     bool tiles; /* AMX: gemm_amx.c may take a layer over */
+    /* Tenths of a cycle of AND, population count and addition of one vector; 0: bitserial.c
+     * has nothing to count with */
+    unsigned pair_cost;
     void (*prepare_x)(struct mpqc_emit_cx *, LLVMValueRef x, LLVMValueRef out[4]);
     void (*prepare_w)(struct mpqc_emit_cx *, LLVMValueRef w, LLVMValueRef out[4]);
     void (*dot)(struct mpqc_emit_cx *, LLVMValueRef *acc, const LLVMValueRef *x,

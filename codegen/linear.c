@@ -110,6 +110,10 @@ static void read_conv(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
     int64_t sh = pair(n, MPQC_ATTR_STRIDES, 0, 1), sw = pair(n, MPQC_ATTR_STRIDES, 1, 1);
     int64_t dh = pair(n, MPQC_ATTR_DILATIONS, 0, 1), dw = pair(n, MPQC_ATTR_DILATIONS, 1, 1);
     int64_t top = pair(n, MPQC_ATTR_PADS, 0, 0), left = pair(n, MPQC_ATTR_PADS, 1, 0);
+    l->sh = sh;
+    l->sw = sw;
+    l->dh = dh;
+    l->dw = dw;
     l->kh = w->dims[0];
     l->kw = w->dims[1];
     l->icg = w->dims[2];
@@ -147,11 +151,16 @@ static void read_conv(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
     }
 }
 
+/* What follows the end of a run in the last step of any form counts by a weight of 0, which
+ * one bit does not have: then signs are stored in two. */
+#define SIGNS_FILL 64
+
 /* Weights of few bits are packed unless that saves little: where runs are shorter than
  * a bundle, and in windows over single channels, which have their own order. */
 static unsigned storage_bits(const struct mpqc_linear *l, unsigned bits)
 {
     bool window = l->groups > 1 && l->icg == 1 && l->ocg == 1;
+    if (bits == 1 && l->run % SIGNS_FILL != 0) bits = 2;
     if (window || mpqc_packing_of(bits).n == 0) return 8;
     return 10 * mpqc_packed_rows(bits, l->k4) <= 9 * l->k4 ? bits : 8;
 }
@@ -184,6 +193,10 @@ mpqc_status mpqc_linear_read(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
                               .groups = 1,
                               .kh = 1,
                               .kw = 1,
+                              .sh = 1,
+                              .sw = 1,
+                              .dh = 1,
+                              .dw = 1,
                               .n_outer = 1,
                               .n_inner = 1};
     MPQC_TRY(check_operands(e, n));
@@ -207,7 +220,9 @@ mpqc_status mpqc_linear_read(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     scale_input(l);
     l->k4 = (l->run + 3) / 4;
     const struct mpqc_type *w = &mpqc_value_at(e->graph, n->in[1])->type;
-    l->bits = storage_bits(l, mpqc_weight_bits(w));
+    l->w_bits = mpqc_weight_bits(w);
+    l->x_bits = mpqc_dtypes[mpqc_value_at(e->graph, l->x)->type.dtype].bits;
+    l->bits = storage_bits(l, l->w_bits);
     if (w->quant && w->quant->groups && l->bits < 8) {
         l->group = w->quant->groups->size;
         l->factor = w->quant->groups->factor;

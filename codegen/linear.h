@@ -32,6 +32,8 @@ struct mpqc_linear {
      * steps of four bytes, the last filled up with zero weights. */
     int64_t n_outer, outer_step, n_inner, inner_step, run, k4;
     unsigned bits; /* of stored weights: 8, or packed, see pack_weights.c */
+    unsigned w_bits, x_bits; /* of the codes of weights and activations */
+    int64_t sh, sw, dh, dw;  /* strides and dilations */
     unsigned x_bytes, per_lane; /* of an activation: 1 or 2; weights of a lane in a step: 4 or 2 */
     int64_t group; /* inputs that share a factor (struct mpqc_groups), or 0 */
     const int8_t *factor;
@@ -76,6 +78,9 @@ struct mpqc_tile {
     bool amx;
     int64_t amx_rows, amx_bytes, amx_chunks;
     int64_t amx_pitch; /* not 0: an image is one line, with rows so far apart */
+    /* bitserial.c does the units: so many rows, or where flat, positions; mw in a tile */
+    bool serial;
+    int64_t band;
     unsigned amx_m, amx_n;
 };
 #define MPQC_FAN_INPUTS 16 /* of groups that share a vector: their steps have no loop */
@@ -92,6 +97,9 @@ int64_t mpqc_steps_code(const struct mpqc_isa *, const struct mpqc_form *, unsig
                         int64_t steps, int64_t m, unsigned nv);
 int64_t mpqc_finish_code(unsigned nv);
 int64_t mpqc_finish_cost(int64_t m, unsigned nv, bool rolled);
+/* Panels of nv vectors. */
+void mpqc_panels_make(const struct mpqc_emit_cx *, const struct mpqc_linear *, unsigned nv,
+                      struct mpqc_panels *);
 /* The tile that e->tiles asks for, or the cheapest; shape: see struct mpqc_tile_facts. */
 void mpqc_tile_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *, uint64_t shape,
                       struct mpqc_tile *out);
@@ -131,6 +139,19 @@ void mpqc_amx_end(struct mpqc_emit_cx *);
 void mpqc_amx_panel_begin(struct mpqc_amx *);
 void mpqc_amx_panel_end(struct mpqc_amx *);
 void mpqc_amx_unit(struct mpqc_amx *, const struct mpqc_amx_unit *);
+
+/* Bit-serial kernels, see bitserial.h.  tile_of: tiles of m positions x nv vectors; false
+ * where the target or the layer has none.  choose: does one beat `best`?  Its cost.  weights:
+ * a global of all planes, NULL when memory ran out.  body: units (or panels) [from, to). */
+bool mpqc_serial_tile_of(const struct mpqc_emit_cx *, const struct mpqc_linear *, int64_t m,
+                         unsigned nv, struct mpqc_tile *out);
+bool mpqc_serial_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *, int64_t best,
+                        struct mpqc_tile *out, int64_t *cost);
+LLVMValueRef mpqc_serial_weights(struct mpqc_emit_cx *, const struct mpqc_linear *,
+                                 const struct mpqc_tile *);
+void mpqc_serial_body(struct mpqc_emit_cx *, const struct mpqc_kernel *, const struct mpqc_linear *,
+                      const struct mpqc_tile *, struct mpqc_epilogue *, LLVMValueRef x,
+                      LLVMValueRef w, LLVMValueRef from, LLVMValueRef to);
 
 /* How weights of fewer than 8 bits lie in bytes.  A code w + 2^(bits-1) is cut into one
  * or two planes of 4, 2 or 1 bits.  A plane has as many steps in one row of bytes as fit

@@ -8,6 +8,7 @@
 struct mpqc_packing mpqc_packing_of(unsigned bits)
 {
     switch (bits) {
+    case 1: return (struct mpqc_packing){8, 1, {1, 0}, {1, 0}}; /* codes 0 and 2 */
     case 2: return (struct mpqc_packing){4, 1, {2, 0}, {0, 0}};
     case 3: return (struct mpqc_packing){8, 2, {2, 1}, {0, 2}};
     case 4: return (struct mpqc_packing){2, 1, {4, 0}, {0, 0}};

@@ -221,6 +221,11 @@ double mpqc_target_rate(const struct mpqc_target *t)
     return 4.0 * t->isa->lanes * 10 / t->isa->dot_cost;
 }
 
+double mpqc_target_bit_rate(const struct mpqc_target *t)
+{
+    return t->isa->pair_cost ? 32.0 * t->isa->lanes * 10 / t->isa->pair_cost : 0;
+}
+
 /* -mcpu= within an architecture.  A CPU's name picks the row that suits it; the code uses
  * that row's features and no others, so that supported() checks exactly those. */
 static mpqc_status find_cpu(struct mpqc_cx *cx, enum mpqc_arch arch, const char *mcpu,

@@ -62,9 +62,8 @@ static void columns_add(struct mpqc_columns *c, unsigned lanes, int64_t *left)
     *left -= take;
 }
 
-/* Panels of nv vectors. */
-static void make_panels(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, unsigned nv,
-                        struct mpqc_panels *p)
+void mpqc_panels_make(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, unsigned nv,
+                      struct mpqc_panels *p)
 {
     unsigned tail[MPQC_MAX_TAIL], lanes = e->target->isa->lanes;
     int64_t full, left;
@@ -279,7 +278,7 @@ static void try_tiles(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
     const struct mpqc_isa *isa = e->target->isa;
     struct mpqc_tile t = {.form = form};
     int64_t cost_of_byte = mpqc_cost_of_byte(e);
-    make_panels(e, l, nv, &t.panels);
+    mpqc_panels_make(e, l, nv, &t.panels);
     if (vectors_of(&t) < nv) return; /* there are no more */
     for (t.mh = 1; t.mh <= l->rows && t.mh <= 8; t.mh++) {
         for (t.mw = 1; t.mw <= l->cols && fits(isa, l, form, t.mh * t.mw, nv); t.mw++) {
@@ -300,6 +299,7 @@ static void try_tiles(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
 #define TILE_OVERLAP 1u
 #define TILE_ROLLED 2u
 #define TILE_AMX 4u
+#define TILE_SERIAL (MPQC_TILE_SERIAL >> 24)
 
 static uint32_t tile_number(const struct mpqc_isa *isa, const struct mpqc_tile *t)
 {
@@ -308,15 +308,16 @@ static uint32_t tile_number(const struct mpqc_isa *isa, const struct mpqc_tile *
     while (t->form && isa->forms[form++] != t->form) {
     }
     return (uint32_t)t->mh | (uint32_t)t->mw << 8 | vectors_of(t) << 16 | form << 28 |
-           ((t->overlap ? TILE_OVERLAP : 0) | (t->rolled ? TILE_ROLLED : 0)) << 24;
+           ((t->overlap ? TILE_OVERLAP : 0) | (t->rolled ? TILE_ROLLED : 0) |
+            (t->serial ? TILE_SERIAL : 0)) << 24;
 }
 
 const char *mpqc_tile_text(uint32_t tile, char text[MPQC_TILE_TEXT])
 {
     unsigned flags = tile >> 24, form = tile >> 28;
-    int n = snprintf(text, MPQC_TILE_TEXT, "%ux%ux%u%s%s", tile & 255, tile >> 8 & 255,
+    int n = snprintf(text, MPQC_TILE_TEXT, "%ux%ux%u%s%s%s", tile & 255, tile >> 8 & 255,
                      tile >> 16 & 255, flags & TILE_OVERLAP ? "o" : "",
-                     flags & TILE_ROLLED ? "r" : "");
+                     flags & TILE_ROLLED ? "r" : "", flags & TILE_SERIAL ? "b" : "");
     if (flags & TILE_AMX) snprintf(text, MPQC_TILE_TEXT, "amx");
     else if (form && n > 0) snprintf(text + n, MPQC_TILE_TEXT - (size_t)n, "f%u", form);
     return text;
@@ -329,6 +330,7 @@ static bool tile_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, u
     const struct mpqc_isa *isa = e->target->isa;
     unsigned flags = number >> 24, nv = number >> 16 & 255, form = number >> 28;
     memset(t, 0, sizeof *t);
+    if (flags & TILE_SERIAL) return mpqc_serial_tile_of(e, l, number >> 8 & 255, nv, t);
     for (unsigned f = 0; f + 1 < form; f++)
         if (!isa->forms[f]) return false;
     if (form) t->form = isa->forms[form - 1];
@@ -340,17 +342,18 @@ static bool tile_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, u
     if (flags & TILE_AMX || nv < 1 || nv > 8 || t->mh < 1 || t->mh > l->rows || t->mw < 1 ||
         t->mw > l->cols || !fits(isa, l, t->form, t->mh * t->mw, nv) || (t->overlap && l->once))
         return false;
-    make_panels(e, l, nv, &t->panels);
+    mpqc_panels_make(e, l, nv, &t->panels);
     return true;
 }
 
 /* ---- the choice ---- */
 
-/* The cost model's rank-th best; AMX counts as one of them.  Returns its cost. */
+/* The cost model's rank-th best; AMX, or else bits in series, count as one of them.  Returns its cost. */
 static int64_t choose_by_cost(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
                               unsigned n, struct mpqc_tile *t)
 {
     struct ranking r = {.wanted = n + 1};
+    int64_t serial;
     const struct mpqc_isa *isa = e->target->isa;
     int64_t max_nv = (l->ocg + isa->lanes - 1) / isa->lanes;
     for (unsigned nv = 1; nv <= 8 && nv <= max_nv + 1; nv++) {
@@ -362,6 +365,9 @@ static int64_t choose_by_cost(const struct mpqc_emit_cx *e, const struct mpqc_li
     if (mpqc_amx_choose(e, l, &cost, t)) {
         if (n == 0) return cost;
         n--;
+    } else if (mpqc_serial_choose(e, l, r.best[0].cost, t, &serial)) {
+        if (n == 0) return serial;
+        n--;
     }
     if (n >= r.n) n = r.n - 1;
     *t = r.best[n].tile;
@@ -371,7 +377,7 @@ static int64_t choose_by_cost(const struct mpqc_emit_cx *e, const struct mpqc_li
 static void complete(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
                      struct mpqc_tile *t)
 {
-    if (!t->amx) {
+    if (!t->amx && !t->serial) {
         int64_t dots = t->mh * t->mw * vectors_of(t);
         int64_t chains = dots * e->target->isa->acc_per_column;
         if (t->form) chains = pairs(t->form, t->mh * t->mw) * vectors_of(t) * t->form->acc;

@@ -186,9 +186,9 @@ static int bits(const char *flag, const char *value, const char *known, unsigned
 HANDLER(wbits)
 {
     CLI;
-    return bits("wbits", value, "2, 3, 4, 5, 6, 8", &cli->options.weight_bits, err);
+    return bits("wbits", value, "1, 2, 3, 4, 5, 6, 8", &cli->options.weight_bits, err);
 }
-HANDLER(abits) { CLI; return bits("abits", value, "4, 8", &cli->options.activation_bits, err); }
+HANDLER(abits) { CLI; return bits("abits", value, "1, 2, 4, 8", &cli->options.activation_bits, err); }
 HANDLER(rounding)
 {
     CLI;
@@ -398,8 +398,8 @@ static const struct mpqc_flag flags[] = {
     {"load-profile", "FILE", set_load_profile, "use that instead of -calib"},
 
     MPQC_FLAG_HEADING("One width for all layers, and rounding"),
-    {"wbits", "N", set_wbits, "bits of all weights: 8 (default), 6, 5, 4, 3, 2"},
-    {"abits", "N", set_abits, "bits of all layers' inputs: 8 (default), 4"},
+    {"wbits", "N", set_wbits, "bits of all weights: 8 (default), 6, 5, 4, 3, 2, 1"},
+    {"abits", "N", set_abits, "bits of all layers' inputs: 8 (default), 4, 2, 1"},
     {"rounding", "HOW", set_rounding, "of weights below 8 bits: gptq (default), nearest"},
     {"weight-clip", "HOW", set_weight_clip, "range of weights below 8 bits: mse (default), minmax"},
     {"group-size", "N", set_group_size,

@@ -34,36 +34,68 @@ static mpqc_status fill_allowed(struct mpqc_mixed_job *j)
     return MPQC_OK;
 }
 
-/* Choices that layer l may have because another one, whose input is its own, is pinned to
- * 16 bits. */
-static uint32_t wide_by_ties(const struct mpqc_bits *b, uint32_t l)
+/* No candidates unless somebody names them. */
+static bool special(uint32_t c)
 {
-    uint32_t wide = 0;
-    bool tied = false;
-    for (uint32_t k = 0; k < b->n_layers; k++)
-        tied = tied || (b->layer[k].pinned >= 0 && mpqc_choice_wide((uint32_t)b->layer[k].pinned) &&
-                        b->layer[k].input_group == b->layer[l].input_group);
-    for (uint32_t c = 0; tied && c < mpqc_n_choices; c++)
-        if (mpqc_choice_wide(c)) wide |= 1u << c;
-    return wide;
+    return mpqc_choice_wide(c) || mpqc_choice_counts(c);
+}
+
+/* Special choices that layer l may have because another one, whose input is its own, is pinned
+ * to as many bits. */
+static uint32_t by_ties(const struct mpqc_bits *b, uint32_t l)
+{
+    uint32_t set = 0;
+    for (uint32_t k = 0; k < b->n_layers; k++) {
+        const struct mpqc_bits_layer *other = &b->layer[k];
+        if (other->pinned < 0 || other->input_group != b->layer[l].input_group) continue;
+        for (uint32_t c = 0; c < mpqc_n_choices; c++)
+            if (special(c) && mpqc_choices[c].activation_bits ==
+                                  mpqc_choices[other->pinned].activation_bits)
+                set |= 1u << c;
+    }
+    return set;
 }
 
 /* -candidates, or all but those of 16 bits: these lose least and cost no bytes, so that any
- * budget of size alone would take them everywhere.  Pins are exempt, and layers that can
- * have none of them. */
-static void restrict_candidates(struct mpqc_bits *b, uint32_t named)
+ * budget of size alone would take them everywhere.  Those of 1 and 2 bits lose most, and are
+ * candidates where they are measured (`counts`); drop_slow decides.  Pins are exempt, and
+ * layers that can have none of them. */
+static void restrict_candidates(struct mpqc_bits *b, uint32_t named, bool counts)
 {
     uint32_t usual = 0;
     for (uint32_t c = 0; c < mpqc_n_choices; c++)
-        if (!mpqc_choice_wide(c)) usual |= 1u << c;
+        if (!special(c) || (counts && mpqc_choice_counts(c))) usual |= 1u << c;
     for (uint32_t l = 0; l < b->n_layers; l++) {
-        uint32_t candidates = (named ? named : usual) | wide_by_ties(b, l);
+        uint32_t candidates = (named ? named : usual) | by_ties(b, l);
         bool *row = b->allowed + (size_t)l * mpqc_n_choices, some = false;
         for (uint32_t c = 0; c < mpqc_n_choices; c++)
             some = some || (row[c] && candidates >> c & 1);
         for (uint32_t c = 0; some && c < mpqc_n_choices; c++)
             row[c] = row[c] && (candidates >> c & 1);
     }
+}
+
+/* What is offered only because it may be faster than 8 bits must be so. */
+static void drop_slow(struct mpqc_bits *b)
+{
+    for (uint32_t l = 0; l < b->n_layers; l++) {
+        const double *ns = b->latency + (size_t)l * mpqc_n_choices;
+        uint32_t tied = by_ties(b, l);
+        for (uint32_t c = 0; c < mpqc_n_choices; c++)
+            if (mpqc_choice_counts(c) && !(tied >> c & 1) && !(ns[c] < ns[mpqc_choice_plain()]))
+                b->allowed[(size_t)l * mpqc_n_choices + c] = false;
+    }
+}
+
+static bool latency_matters(const struct mpqc_mixed_options *o)
+{
+    return o->limit[MPQC_RES_LATENCY].set || (o->minimize_set && o->minimize == MPQC_RES_LATENCY);
+}
+
+static bool is_measured(const struct mpqc_mixed_options *o)
+{
+    return o->cost == MPQC_COST_MEASURED || o->measure ||
+           (o->cost == MPQC_COST_UNSET && latency_matters(o));
 }
 
 static mpqc_status read_pins(struct mpqc_mixed_job *j, struct mpqc_pins *pins)
@@ -105,7 +137,8 @@ static mpqc_status layers(struct mpqc_mixed_job *j)
     MPQC_TRY(fill_allowed(j));
     MPQC_TRY(read_pins(j, &pins));
     MPQC_TRY(mpqc_pins_apply(j->cx, &pins, b));
-    restrict_candidates(b, j->cli->mixed.candidates);
+    bool counts = is_measured(&j->cli->mixed) && mpqc_target_bit_rate(j->target) > 0;
+    restrict_candidates(b, j->cli->mixed.candidates, counts);
     b->chosen = MPQC_NEW_ARRAY(&j->passes->keep, uint32_t, b->n_layers);
     return b->chosen ? MPQC_OK : MPQC_OOM(j->cx);
 }
@@ -223,14 +256,10 @@ static mpqc_status sensitivity(struct mpqc_mixed_job *j, const int64_t *labels)
 static struct mpqc_machine machine_of(const struct mpqc_target *t)
 {
     return (struct mpqc_machine){.macs_per_ns = 3.0 * 0.8 * mpqc_target_rate(t),
+                                 .bits_per_ns = 3.0 * 0.8 * mpqc_target_bit_rate(t),
                                  .bytes_per_ns = 10,
                                  .unpack = 0.1,
                                  .start_ns = 200};
-}
-
-static bool latency_matters(const struct mpqc_mixed_options *o)
-{
-    return o->limit[MPQC_RES_LATENCY].set || (o->minimize_set && o->minimize == MPQC_RES_LATENCY);
 }
 
 static mpqc_status costs(struct mpqc_mixed_job *j)
@@ -242,11 +271,11 @@ static mpqc_status costs(struct mpqc_mixed_job *j)
     MPQC_TRY(mpqc_cost_bytes(j->cx, b, keep));
     MPQC_TRY(mpqc_cost_analytic(j->cx, j->graph, b, &machine, keep));
     j->out->cost = "analytic";
-    bool measured = o->cost == MPQC_COST_MEASURED || o->measure ||
-                    (o->cost == MPQC_COST_UNSET && latency_matters(o));
-    if (!measured) return MPQC_OK;
+    if (!is_measured(o)) return MPQC_OK;
     j->out->cost = "measured";
-    return mpqc_mixed_measure(j);
+    MPQC_TRY(mpqc_mixed_measure(j));
+    if (!o->candidates) drop_slow(b);
+    return MPQC_OK;
 }
 
 /* ---- the budget ---- */

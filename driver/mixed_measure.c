@@ -7,7 +7,7 @@
  * qemu, or by a command of the user's.  So a layer is timed with its own epilogue, in
  * the caches that its neighbours leave behind, and the sum over the layers is the time
  * of the network.  Activations of up to 8 bits are kept in bytes, so weight bits and
- * whether inputs have 16 bits tell kernels apart.
+ * whether inputs have 16 bits, or so few that bits are counted, tell kernels apart.
  *
  * Of several runs of the program each layer's least time counts: what disturbs a
  * measurement only ever adds to it.  What was measured goes to a cache, keyed by the
@@ -38,11 +38,17 @@ struct measurement {
 
 /* ---- one library: the same kind of kernel everywhere ---- */
 
-/* Choices with equal kinds have the same kernels: the number of weight bits, and 1600 more
- * where inputs have 16 bits. */
+/* Are there other kernels for these activations than for 8 bits? */
+static bool special(uint32_t c)
+{
+    return mpqc_choice_wide(c) || mpqc_choice_counts(c);
+}
+
+/* Choices with equal kinds have the same kernels: the number of weight bits, and a hundred
+ * more for every bit of inputs that have kernels of their own. */
 static unsigned kind_of(uint32_t c)
 {
-    return mpqc_choices[c].weight_bits + (mpqc_choice_wide(c) ? 1600 : 0);
+    return mpqc_choices[c].weight_bits + (special(c) ? 100 * mpqc_choices[c].activation_bits : 0);
 }
 
 static void uniform_plan(const struct mpqc_bits *b, unsigned kind, uint32_t *chosen)
@@ -52,15 +58,16 @@ static void uniform_plan(const struct mpqc_bits *b, unsigned kind, uint32_t *cho
         for (uint32_t c = 0; c < mpqc_n_choices; c++) {
             bool may = b->allowed[(size_t)l * mpqc_n_choices + c] ||
                        b->layer[l].pinned == (int32_t)c;
-            if (may && kind_of(c) == kind && mpqc_choices[c].activation_bits >= 8) chosen[l] = c;
+            bool usual = mpqc_choices[c].activation_bits == 8;
+            if (may && kind_of(c) == kind && (usual || special(c))) chosen[l] = c;
         }
     }
 }
 
-/* Does any layer ask for it?  All kinds without 16 bits are. */
+/* Does any layer ask for it?  All kinds with 8-bit inputs are. */
 static bool wanted(const struct mpqc_bits *b, uint32_t c)
 {
-    bool some = !mpqc_choice_wide(c);
+    bool some = !special(c);
     for (uint32_t l = 0; l < b->n_layers; l++)
         some = some || b->allowed[(size_t)l * mpqc_n_choices + c] ||
                b->layer[l].pinned == (int32_t)c;

@@ -105,6 +105,9 @@ struct run_peak {
     double gmacs; /* 1e9 multiply-accumulates a second */
 };
 struct run_peak mpqc_run_peak(const char *target);
+/* In place of a target: 1-bit products of bit-serial kernels, which a layer of w-bit weights
+ * and a-bit activations takes w * a of.  Only for CPUs that have the instructions. */
+#define MPQC_PEAK_BITS "bits"
 
 /* Times of layers, run by run.  Runs with hooks alternate with runs without, which tell
  * whether the rows add up. */

@@ -73,6 +73,14 @@ LOOP(pairs_128, "ssse3",
      "movdqa (%1), %%xmm12\n\tmovdqa (%1), %%xmm13\n\tmovdqa (%1), %%xmm14\n\t",
      TWELVE(PAIRS_128), "")
 
+/* One plane of bits by another: 512 products. */
+#define BITS_512(a)                                                                               \
+    "vpandd %%zmm12, %%zmm13, %%zmm14\n\t"                                                        \
+    "vpopcntd %%zmm14, %%zmm14\n\t"                                                               \
+    "vpaddd %%zmm14, %%zmm" #a ", %%zmm" #a "\n\t"
+LOOP(bits_512, "avx512f,avx512vpopcntdq",
+     "vmovdqa64 (%1), %%zmm12\n\tvmovdqa64 (%1), %%zmm13\n\t", TWELVE(BITS_512), "vzeroupper")
+
 /* Four tiles of 16 x 16 sums.  The tiles hold whatever zeroing leaves: their time does not
  * depend on it.  supported() has asked Linux for them. */
 static void tiles(int64_t n)
@@ -134,6 +142,7 @@ static const struct peak_row rows[] = {
     {"x86-64:avx512-dot", "vpdpbusd, 512 bit", 12 * 64, dot_512},
     {"x86-64:avx512-vnni", "vpdpbusd, 512 bit", 12 * 64, dot_512},
     {"x86-64:amx", "tdpbusd", 4 * 16384, tiles},
+    {MPQC_PEAK_BITS, "vpandd + vpopcntd + vpaddd, 512 bit", 12 * 512, bits_512},
 #elif defined(__aarch64__)
     {"aarch64:neon", "smull + smlal2 + sadalp", 12 * 16, pairs_neon},
     {"aarch64:dotprod", "sdot", 12 * 16, sdot},

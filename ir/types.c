@@ -89,6 +89,16 @@ bool mpqc_dtype_is_quantised_storage(enum mpqc_dtype t)
     return (i->kind == MPQC_KIND_SINT || i->kind == MPQC_KIND_UINT) && i->bits <= 16;
 }
 
+bool mpqc_dtype_is_byte(enum mpqc_dtype t)
+{
+    return mpqc_dtypes[t].kind == MPQC_KIND_UINT && mpqc_dtypes[t].bits <= 8;
+}
+
+bool mpqc_dtype_holds(enum mpqc_dtype t, int64_t v)
+{
+    return v >= mpqc_dtypes[t].min && v <= mpqc_dtypes[t].max && (t != MPQC_DT_I1 || v != 0);
+}
+
 static const char *quant_problem(const struct mpqc_type *t)
 {
     const struct mpqc_quant *q = t->quant;

@@ -21,6 +21,20 @@ struct verifier {
 
 /* ---- values ---- */
 
+/* i1: see dtypes.def. */
+static mpqc_status check_signs(struct verifier *v, mpqc_vid id)
+{
+    const struct mpqc_value *value = &v->g->values[id];
+    struct mpqc_where where = {.tensor = value->name, .offset = -1};
+    const int8_t *data = value->data;
+    if (!data) return MPQC_FAIL(v->cx, BUG, where, "value %u is i1, but no constant", id);
+    for (int64_t i = 0; i < mpqc_type_count(&value->type); i++)
+        if (!mpqc_dtype_holds(MPQC_DT_I1, data[i]))
+            return MPQC_FAIL(v->cx, BUG, where, "value %u: element %lld is %d, which is no i1", id,
+                             (long long)i, data[i]);
+    return MPQC_OK;
+}
+
 static mpqc_status check_source(struct verifier *v, mpqc_vid id)
 {
     const struct mpqc_value *value = &v->g->values[id];
@@ -35,6 +49,7 @@ static mpqc_status check_source(struct verifier *v, mpqc_vid id)
                          "factor and a code", id);
     if (groups && !value->data)
         return MPQC_FAIL(v->cx, BUG, where, "value %u is no constant, but in groups", id);
+    if (value->type.dtype == MPQC_DT_I1) MPQC_TRY(check_signs(v, id));
     if (value->data) v->defined[id] = DEFINED;
     return MPQC_OK;
 }

@@ -73,6 +73,7 @@ static void describe(const struct mpqc_graph *g, mpqc_nid id, bool factors,
     l->channels = (uint32_t)w->dims[w->rank - 1];
     l->params = (uint64_t)mpqc_type_count(w);
     l->macs = mpqc_ops[n->op].macs(g, n);
+    l->grouped = n->op == MPQC_OP_CONV && mpqc_attr_int_or(n, MPQC_ATTR_GROUP, 1) > 1;
     l->unpacked = n->op == MPQC_OP_CONV && w->dims[2] == 1 &&
                   mpqc_attr_int_or(n, MPQC_ATTR_GROUP, 1) == w->dims[3] && w->dims[3] > 1;
 }

@@ -25,6 +25,13 @@ static inline bool mpqc_choice_wide(uint32_t c)
     return mpqc_choices[c].activation_bits > 8;
 }
 
+/* Activations of 1 or 2 bits, so that bits can be counted instead of multiplied: taken by those
+ * who ask for it, and where it was measured to be faster. */
+static inline bool mpqc_choice_counts(uint32_t c)
+{
+    return mpqc_choices[c].activation_bits <= 2;
+}
+
 /* One layer: a conv or matmul with constant weights in the simplified float graph. */
 struct mpqc_bits_layer {
     mpqc_nid node;
@@ -38,6 +45,7 @@ struct mpqc_bits_layer {
     /* Why its input has no 16-bit form, in words; NULL: it has.  Known after mpqc_bits_tie. */
     const char *no_wide;
     int64_t group; /* of options: inputs that share a factor where bits are few; or 0 */
+    bool grouped;  /* a convolution of channels in groups: it is not counted in bits */
     bool unpacked; /* the library keeps bytes whatever the bits: windows over one channel */
     /* Layers with equal group numbers share one choice of activation bits, because
      * their inputs share one set of quantisation parameters (residual inputs, concat,

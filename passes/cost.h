@@ -12,6 +12,7 @@
 /* Of one core. */
 struct mpqc_machine {
     double macs_per_ns;   /* u8 x i8 */
+    double bits_per_ns;   /* products of 1 bit by 1 bit, by counting bits; 0: it cannot */
     double bytes_per_ns;  /* from where weights lie */
     double unpack;        /* relative cost of weights that are not bytes, e.g. 0.1 */
     double start_ns;      /* of every kernel */

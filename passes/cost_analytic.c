@@ -52,6 +52,8 @@ mpqc_status mpqc_cost_analytic(struct mpqc_cx *cx, const struct mpqc_graph *g, s
             bool wide = mpqc_choice_wide(c); /* half as many products in a vector */
             if (wide) compute *= 2;
             if (stored_bits(layer, c) < 8) compute *= 1 + m->unpack;
+            if (mpqc_choice_counts(c) && m->bits_per_ns > 0 && !layer->grouped)
+                compute = fmin(compute, b->bops[(size_t)l * mpqc_n_choices + c] / m->bits_per_ns);
             /* activations of up to 8 bits are kept in bytes */
             double bytes = weight_bytes(layer, c) + elements(g, layer->input) * (wide ? 2 : 1) +
                            elements(g, layer->output);

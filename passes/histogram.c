@@ -256,10 +256,29 @@ static double expected_error(const struct moments *m, const struct mpqc_histogra
     return clipped_below(m, h, lo) + clipped_above(m, h, hi) + inside * step * step / 12;
 }
 
+/* With so few levels the density changes within a step, and step^2 / 12 is far off. */
+#define FEW_LEVELS 3u
+
+/* Squared error of [lo, hi] in `levels` steps, code by code. */
+static double error_of_codes(const struct moments *m, const struct mpqc_histogram *h, double lo,
+                             double hi, unsigned levels)
+{
+    double bottom = fmin(lo, 0), step = (fmax(hi, 0) - bottom) / levels, sum = 0;
+    double zero = step > 0 ? floor(-bottom / step + 0.5) : 0;
+    for (unsigned code = 0; code <= levels; code++) {
+        double x = (code - zero) * step;
+        int32_t a = code == 0 ? 0 : bin_below(h, x - step / 2);
+        int32_t b = code == levels ? MPQC_HIST_BINS : bin_below(h, x + step / 2);
+        sum += m->xx[b] - m->xx[a] - 2 * x * (m->x[b] - m->x[a]) + x * x * (m->n[b] - m->n[a]);
+    }
+    return sum;
+}
+
 /* Least expected squared error, each end shrunk on its own. */
 static void range_mse(const struct mpqc_histogram *h, unsigned levels, double *lo, double *hi)
 {
     enum { STEPS = 64 };
+    bool few = levels <= FEW_LEVELS;
     struct moments m;
     find_moments(h, &m);
     double best = INFINITY;
@@ -270,7 +289,9 @@ static void range_mse(const struct mpqc_histogram *h, unsigned levels, double *l
         for (int j = STEPS; j > 0; j--) {
             double l = from < 0 ? from * i / STEPS : from;
             double r = to > 0 ? to * j / STEPS : to;
-            double e = l <= r ? expected_error(&m, h, l, r, levels) : INFINITY;
+            double e = l > r ? INFINITY
+                       : few ? error_of_codes(&m, h, l, r, levels)
+                             : expected_error(&m, h, l, r, levels);
             if (e < best) {
                 best = e;
                 *lo = l;

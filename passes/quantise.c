@@ -5,10 +5,12 @@
  * Uniform affine quantisation with dyadic rescaling, after Jacob et al.,
  * "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-
  * Only Inference" (2018), section 2, and HAWQ-V3 (Yao et al., 2021), section 3:
- *   activations  u8, per tensor, with zero point; the range always includes 0; 4-bit ones
- *                keep the container and use 0..15; those of a layer with 16-bit inputs are
- *                i16 with zero point 0, see bound_wide
- *   weights      i8 in [-127, 127], or fewer bits, symmetric, per output channel
+ *   activations  u8, per tensor, with zero point; the range always includes 0; those of
+ *                fewer bits keep the container: 4-bit ones use 0..15, 2- and 1-bit ones are
+ *                u2 and u1; those of a layer with 16-bit inputs are i16 with zero point 0,
+ *                see bound_wide
+ *   weights      i8 in [-127, 127], or fewer bits, symmetric, per output channel; of 1 bit:
+ *                -1 and +1
  *   bias         i32 at scale_x * scale_w
  * and every rescaling in the form of ir/dyadic.h.
  *
@@ -26,11 +28,11 @@ static mpqc_status check_options(struct mpqc_quantiser *q)
 {
     const struct mpqc_options *o = q->p->options;
     unsigned w = o->weight_bits, a = o->activation_bits;
-    bool known = w == 8 || (w >= 2 && w <= 6);
-    if (known && (a == 8 || a == 4)) return MPQC_OK;
+    bool known = w == 8 || (w >= 1 && w <= 6);
+    if (known && (a == 8 || a == 4 || a == 2 || a == 1)) return MPQC_OK;
     return MPQC_FAIL(q->cx, INFEASIBLE, MPQC_NOWHERE,
-                     "weights of %u and activations of %u bits are not supported; -wbits is 2, 3, "
-                     "4, 5, 6 or 8, -abits is 4 or 8", w, a);
+                     "weights of %u and activations of %u bits are not supported; -wbits is 1, 2, "
+                     "3, 4, 5, 6 or 8, -abits is 1, 2, 4 or 8", w, a);
 }
 
 /* Weights below 8 bits are rounded for the inputs that their layers will have. */
@@ -127,7 +129,7 @@ static mpqc_status integer_inputs(struct mpqc_quantiser *q)
         struct mpqc_type t = v.type;
         if (t.dtype == MPQC_DT_F32) {
             struct mpqc_params p = mpqc_params_of(q, old[i]);
-            t.dtype = mpqc_params_wide(p) ? MPQC_DT_I16 : MPQC_DT_U8;
+            t.dtype = mpqc_params_dtype(p);
             t.quant = mpqc_quant_tensor(g, p.scale, p.zero);
         }
         mpqc_vid made = mpqc_graph_input(g, v.name, t);

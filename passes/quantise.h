@@ -81,12 +81,13 @@ void mpqc_chain_limits(const struct mpqc_graph *g, const mpqc_nid *chain, uint32
 
 /* ---- parameters ------------------------------------------------------------------ */
 
-/* real = scale * (q - zero).  levels up to 255: u8, codes 0 .. levels; more: i16, codes
+/* real = scale * (q - zero).  levels up to 255: bytes, codes 0 .. levels; more: i16, codes
  * -levels .. levels, zero is 0. */
 struct mpqc_params {
     float scale;
     int32_t zero;
     unsigned levels;
+    bool loose; /* codes come from outside, where nothing keeps them below `levels` */
 };
 /* The most for an i16: what requant reaches whatever its factor (ir/dyadic.h). */
 #define MPQC_WIDE_LEVELS 16383u
@@ -94,13 +95,19 @@ static inline bool mpqc_params_wide(struct mpqc_params p)
 {
     return p.levels > 255;
 }
+/* Codes of 1 and 2 bits have types of their own: kernels may rely on their other bits. */
+static inline enum mpqc_dtype mpqc_params_dtype(struct mpqc_params p)
+{
+    if (mpqc_params_wide(p)) return MPQC_DT_I16;
+    return p.loose || p.levels > 3 ? MPQC_DT_U8 : p.levels > 1 ? MPQC_DT_U2 : MPQC_DT_U1;
+}
 static inline const char *mpqc_params_text(struct mpqc_params p)
 {
-    return mpqc_params_wide(p) ? "i16" : "u8";
+    return mpqc_dtypes[mpqc_params_dtype(p)].text;
 }
 static inline bool mpqc_params_same(struct mpqc_params a, struct mpqc_params b)
 {
-    return a.scale == b.scale && a.zero == b.zero && mpqc_params_wide(a) == mpqc_params_wide(b);
+    return a.scale == b.scale && a.zero == b.zero && mpqc_params_dtype(a) == mpqc_params_dtype(b);
 }
 
 struct mpqc_converted {

@@ -32,8 +32,9 @@ struct mpqc_params mpqc_params_of_new(const struct mpqc_quantiser *q, mpqc_vid v
 {
     const struct mpqc_quant *quant = mpqc_value_at(q->g, v)->type.quant;
     MPQC_ASSERT(quant && quant->axis == -1);
-    bool wide = mpqc_value_at(q->g, v)->type.dtype == MPQC_DT_I16;
-    return (struct mpqc_params){quant->scale[0], quant->zero[0], wide ? MPQC_WIDE_LEVELS : 255};
+    enum mpqc_dtype t = mpqc_value_at(q->g, v)->type.dtype;
+    unsigned levels = t == MPQC_DT_I16 ? MPQC_WIDE_LEVELS : (unsigned)mpqc_dtypes[t].max;
+    return (struct mpqc_params){quant->scale[0], quant->zero[0], levels, false};
 }
 
 /* ---- forms of a value ------------------------------------------------------------------ */
@@ -51,7 +52,7 @@ static mpqc_status int_const(struct mpqc_quantiser *q, mpqc_vid v, const struct 
     }
     struct mpqc_params p = want ? *want : mpqc_params_from_range(lo, hi, 0, 255);
     struct mpqc_type t = c.type;
-    t.dtype = mpqc_params_wide(p) ? MPQC_DT_I16 : MPQC_DT_U8;
+    t.dtype = mpqc_params_dtype(p);
     double least = mpqc_params_wide(p) ? -(double)p.levels : 0, most = p.levels;
     void *data = mpqc_arena_alloc(&q->p->scratch, mpqc_type_bytes(&t));
     if (!data) return MPQC_OOM(q->cx);
@@ -469,7 +470,7 @@ mpqc_status mpqc_lower_cluster(struct mpqc_quantiser *q, const struct mpqc_clust
     q->loc = mpqc_node_at(q->g, c->core)->loc;
     MPQC_TRY(emit_by_rule(q, c, &out));
     struct mpqc_params p = mpqc_params_of(q, c->out);
-    bool narrow = mpqc_value_at(q->g, out)->type.dtype == MPQC_DT_U8;
+    bool narrow = mpqc_dtype_is_byte(mpqc_value_at(q->g, out)->type.dtype);
     if (narrow && mpqc_params_wide(p)) MPQC_TRY(convert(q, out, p, &out)); /* a table's */
     q->as_int[c->out] = out;
     struct mpqc_value *v = mpqc_value_at(q->g, out);

@@ -14,7 +14,6 @@
 #include <math.h>
 
 #define LEVELS 255u
-#define FEW_LEVELS 15u
 /* Products with 16-bit inputs must fit here; a little is left for codes that rounding with
  * care moves. */
 #define WIDE_BOUND (0.95 * 1073741824.0)
@@ -71,7 +70,10 @@ struct mpqc_params mpqc_params_of(struct mpqc_quantiser *q, mpqc_vid v)
 {
     v = root(q, v);
     if (q->levels[v] > LEVELS) return wide_params(q->lo[v], q->hi[v], q->least[v], q->levels[v]);
-    return mpqc_params_from_range(q->lo[v], q->hi[v], q->least[v], q->levels[v]);
+    struct mpqc_params p =
+        mpqc_params_from_range(q->lo[v], q->hi[v], q->least[v], q->levels[v]);
+    p.loose = q->p->options->int_io && q->open[v];
+    return p;
 }
 
 struct mpqc_params mpqc_byte_params_of(struct mpqc_quantiser *q, mpqc_vid v)
@@ -130,8 +132,9 @@ static void set_levels(struct mpqc_quantiser *q)
         const struct mpqc_cluster *c = &q->clusters.c[i];
         const struct mpqc_node *n = mpqc_node_at(q->g, c->core);
         mpqc_vid x = mpqc_is_const(q->g, n->in[0]) ? n->in[1] : n->in[0];
-        if (mpqc_cluster_input_bits(q, c) == 4) q->levels[x] = FEW_LEVELS;
-        if (mpqc_cluster_input_bits(q, c) == 16) q->levels[x] = MPQC_WIDE_LEVELS;
+        unsigned bits = mpqc_cluster_input_bits(q, c);
+        if (bits < 8) q->levels[x] = (1u << bits) - 1;
+        if (bits == 16) q->levels[x] = MPQC_WIDE_LEVELS;
     }
 }
 

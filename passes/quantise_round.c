@@ -183,7 +183,7 @@ static void read_target(struct windows *w)
     mpqc_vid other = mpqc_other_input(add, core), r = q->as_int[other];
     if (mpqc_is_const(q->g, other) || r == MPQC_NONE) return;
     enum mpqc_dtype t = mpqc_value_at(q->g, r)->type.dtype;
-    if (t != MPQC_DT_U8 && t != MPQC_DT_I16) return;
+    if (!mpqc_dtype_is_byte(t) && t != MPQC_DT_I16) return;
     w->sum = c->sum;
     w->residual = r;
     bool sub = add->op == MPQC_OP_SUB, second = sub && add->in[1] == core;

@@ -132,7 +132,7 @@ struct channel_job {
 
 static double most_code(const struct channel_job *j)
 {
-    return (double)(1 << (j->codes.bits - 1)) - 1;
+    return j->codes.bits == 1 ? 1 : (double)(1 << (j->codes.bits - 1)) - 1;
 }
 
 /* What rounding took from weight r of channel c, in steps. */
@@ -184,9 +184,10 @@ static void nearest_codes(const struct channel_job *j, int64_t c)
         int64_t at = r * j->w->channels + c, group = j->codes.group;
         int factor = group ? j->codes.factor[r / group * j->w->channels + c] : 1;
         double v = rint((double)j->w->w[at] / (s * factor));
+        if (j->codes.bits == 1) v = j->w->w[at] < 0 ? -1 : 1;
         j->codes.q[at] = (int8_t)(fmin(fmax(v, -most), most) * factor);
     }
-    if (!j->codes.group) balance_codes(j, c);
+    if (!j->codes.group && j->codes.bits > 1) balance_codes(j, c);
 }
 
 /* The bias for the codes, and the bound on partial sums. */
@@ -203,13 +204,21 @@ static double finish_channel(const struct channel_job *j, int64_t c)
     return fabs(bias) + j->reach * magnitude + (j->offset ? 255.0 * fabs(sum) : 0);
 }
 
+/* The scale of a channel without weights: any, where codes are 0; where they are signs, so
+ * small that all of them together are nothing beside the unit of the result. */
+static double scale_of_nothing(const struct channel_job *j, double unit)
+{
+    double parts = j->codes.bits == 1 ? 65536.0 * fmax(1, (double)j->w->rows) : 256.0;
+    return fmax(unit / (j->sx * parts), SMALLEST_SCALE);
+}
+
 /* Quantises one channel, with a larger scale if the bound asks for it (*raised counts
  * those). */
 static mpqc_status settle_channel(struct mpqc_quantiser *q, const struct channel_job *j, int64_t c,
                                   double unit, int64_t *raised)
 {
     float wanted = j->codes.scale[c];
-    if (wanted == 0) j->codes.scale[c] = (float)fmax(unit / (j->sx * 256.0), SMALLEST_SCALE);
+    if (wanted == 0) j->codes.scale[c] = (float)scale_of_nothing(j, unit);
     if (!j->rounded) nearest_codes(j, c);
     double bound = finish_channel(j, c);
     for (int tries = 0; bound >= BOUND && tries < 64; tries++) {
@@ -301,7 +310,7 @@ mpqc_status mpqc_lower_linear(struct mpqc_quantiser *q, const struct mpqc_cluste
     struct channel_job j = {.w = &w,
                             .sx = (double)mpqc_params_of_new(q, in[0]).scale,
                             .reach = mpqc_input_reach(q, c)};
-    j.offset = mpqc_value_at(q->g, in[0])->type.dtype == MPQC_DT_U8;
+    j.offset = mpqc_dtype_is_byte(mpqc_value_at(q->g, in[0])->type.dtype);
     j.bias = MPQC_NEW_ARRAY(a, int32_t, n);
     *scale = MPQC_NEW_ARRAY(a, double, n);
     double *bias = MPQC_NEW_ARRAY(a, double, n);

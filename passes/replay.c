@@ -163,7 +163,7 @@ static mpqc_status integer_inputs(struct mpqc_replay *r)
         mpqc_vid made = r->q->as_int[v];
         if (made == MPQC_NONE || v >= r->n_block || !r->block[v]) continue;
         const struct mpqc_value *value = mpqc_value_at(r->q->g, made);
-        bool integer = value->type.dtype == MPQC_DT_U8 || value->type.dtype == MPQC_DT_I16;
+        bool integer = mpqc_dtype_is_byte(value->type.dtype) || value->type.dtype == MPQC_DT_I16;
         if (value->def == MPQC_NONE && !value->data && integer)
             MPQC_TRY(quantise_input(r, v, made));
     }

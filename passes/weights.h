@@ -2,9 +2,9 @@
  *
  * Weights to few bits.  One layer at a time:
  *
- *   codes   q in [-2^(b-1), 2^(b-1) - 1]; real = scale[channel] * q.  The scale may be
- *           negative, so that a channel can have the longer end of the range on either
- *           side: at 2 and 3 bits the eighth or fourth level is worth having
+ *   codes   q in [-2^(b-1), 2^(b-1) - 1], of 1 bit -1 and +1; real = scale[channel] * q.
+ *           The scale may be negative, so that a channel can have the longer end of the
+ *           range on either side: at 2 and 3 bits the eighth or fourth level is worth having
  *   rounding  nearest, or GPTQ (Frantar et al., "GPTQ", 2022) against the second moments
  *           of the layer's input, refined by coordinate descent
  *   scale   searched, then in closed form for the codes found
@@ -41,7 +41,7 @@ struct mpqc_round {
     int64_t k, channels;
     const float *w;          /* w[i * stride + c], i < k, c < channels */
     int64_t stride;
-    unsigned bits;           /* 2..8 */
+    unsigned bits;           /* 1..8 */
     enum mpqc_rounding rounding;
     enum mpqc_weight_clip clip;
     const struct mpqc_moments *moments; /* NULL: every input alike, independent */
@@ -50,7 +50,7 @@ struct mpqc_round {
     unsigned threads;
     /* results, made by the caller */
     int8_t *q;               /* as w */
-    float *scale;            /* [channels]; 0 where all weights are 0 */
+    float *scale;            /* [channels]; 0 where all weights are 0, also if signs have no 0 */
     int8_t *factor;          /* [ceil(k / group)][stride]; may be NULL */
     double *loss;            /* [channels], may be NULL: expected squared error of the result */
 };
@@ -64,7 +64,7 @@ mpqc_status mpqc_cholesky(float *a, int64_t n, float least, unsigned threads) MP
 /* How many rows of such weights share a factor: options' group size, or 0. */
 int64_t mpqc_weight_group(const struct mpqc_options *o, unsigned bits, const struct mpqc_type *w);
 
-/* The dtype of weights of so many bits: I8, I6, I5, I4, I3, I2. */
+/* The dtype of weights of so many bits: I8, I6, I5, I4, I3, I2, I1. */
 enum mpqc_dtype mpqc_weight_dtype(unsigned bits);
 
 #endif

@@ -27,6 +27,8 @@ typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
 
 /* Added to the diagonal, as a share of its mean. */
 #define DAMPING 0.01f
+/* A negative variance is the rounding error of its sums; so many times the largest is added. */
+#define OVER_NOISE 4
 #define CLIP_STEPS 100
 #define CLIP_LEAST 0.2
 /* Scales tried around the one of the least error without compensation. */
@@ -44,7 +46,8 @@ enum mpqc_dtype mpqc_weight_dtype(unsigned bits)
     case 5: return MPQC_DT_I5;
     case 4: return MPQC_DT_I4;
     case 3: return MPQC_DT_I3;
-    default: MPQC_ASSERT(bits == 2); return MPQC_DT_I2;
+    case 2: return MPQC_DT_I2;
+    default: MPQC_ASSERT(bits == 1); return MPQC_DT_I1;
     }
 }
 
@@ -98,9 +101,14 @@ MPQC_CLONES static void product(vec *restrict to, const float *restrict h, const
 /* 1 where a scale is 0. */
 #define NOT_ZERO(scale) SELECT_LESS((scale) * (scale), SPLAT(1e-36f), SPLAT(1.0f), scale)
 
-/* To whole numbers in [lo, hi]; ties to even. */
-static void round_to(vec *p, float lo, float hi)
+/* To the nearest code: whole numbers in [lo, hi], ties to even; of 1 bit, a sign. */
+static void round_to(const struct rounder *s, vec *p)
 {
+    if (s->r->bits == 1) {
+        *p = SELECT_LESS(*p, SPLAT(0.0f), SPLAT(-1.0f), SPLAT(1.0f));
+        return;
+    }
+    float lo = s->lo, hi = s->hi;
     const vec magic = SPLAT(12582912.0f); /* 1.5 * 2^23 */
     vec x = *p;
     x = SELECT_LESS(x, SPLAT(lo), SPLAT(lo), x);
@@ -139,10 +147,23 @@ static double clip_error(const struct rounder *s, const struct lanes *b, const s
     return sum;
 }
 
+/* Of signs: sum h (|w| - s)^2 is least at the mean of |w| (XNOR-Net, equation 6). */
+static float sign_scale(const struct rounder *s, const struct lanes *b, const struct part *p)
+{
+    double sum = 0, all = 0;
+    for (int64_t j = 0; j < p->n; j++) {
+        int64_t i = p->at[j];
+        sum += (double)s->importance[i] * fabs((double)b->w[i][p->lane]);
+        all += (double)s->importance[i];
+    }
+    return all > 0 ? (float)(sum / all) : 0;
+}
+
 /* Of least weighted squared error; 0 where all weights are 0. */
 static float search_scale(const struct rounder *s, const struct lanes *b, const struct part *p)
 {
     float top = 0, bottom = 0, best = 0;
+    if (s->r->bits == 1) return sign_scale(s, b, p);
     for (int64_t j = 0; j < p->n; j++) {
         top = fmaxf(top, b->w[p->at[j]][p->lane]);
         bottom = fminf(bottom, b->w[p->at[j]][p->lane]);
@@ -210,7 +231,7 @@ static void round_gptq(const struct rounder *s, struct lanes *b, const vec *scal
     for (int64_t j = k - 1; j >= 0; j--) {
         float pivot = s->l[j * k + j];
         vec q = (b->w[j] + b->t[j] / pivot) * inverse / b->f[j];
-        round_to(&q, s->lo, s->hi);
+        round_to(s, &q);
         q *= b->f[j];
         vec d = b->w[j] - q * safe, e = pivot * d + b->t[j];
         b->q[j] = q;
@@ -225,7 +246,7 @@ static void round_nearest(const struct rounder *s, struct lanes *b, const vec *s
     vec loss = {0}, safe = NOT_ZERO(*scale), inverse = 1.0f / safe;
     for (int64_t i = 0; i < s->r->k; i++) {
         b->q[i] = b->w[i] * inverse / b->f[i];
-        round_to(&b->q[i], s->lo, s->hi);
+        round_to(s, &b->q[i]);
         b->q[i] *= b->f[i];
         vec d = b->w[i] - b->q[i] * safe;
         loss += s->importance[i] * (d * d);
@@ -278,7 +299,7 @@ static void descend(const struct rounder *s, struct lanes *b, const vec *scale)
         bool moved = false;
         for (int64_t i = k - 1; i >= 0; i--) {
             vec q = (b->best[i] + b->t[i] * inverse / s->h[i * k + i]) / b->f[i];
-            round_to(&q, s->lo, s->hi);
+            round_to(s, &q);
             q *= b->f[i];
             vec step = q - b->best[i];
             bool any = false;
@@ -345,10 +366,11 @@ static void store(const struct rounder *s, const struct lanes *b, int64_t first,
                   const vec *scales, const vec *loss)
 {
     vec scale = *scales;
+    bool signs = s->r->bits == 1; /* which have no 0: see settle_channel */
     for (int64_t i = 0; i < s->r->k; i++)
         for (int lane = 0; lane < n; lane++)
             s->r->q[s->order[i] * s->r->stride + first + lane] =
-                scale[lane] == 0 ? 0 : (int8_t)b->best[i][lane];
+                scale[lane] == 0 && !signs ? 0 : (int8_t)b->best[i][lane];
     for (int lane = 0; lane < n; lane++) {
         s->r->scale[first + lane] = scale[lane];
         if (s->r->loss) s->r->loss[first + lane] = (double)(*loss)[lane];
@@ -456,6 +478,7 @@ static mpqc_status factor(struct rounder *s)
     if (!order_rows(s) || !list_groups(s)) return MPQC_NO_MEMORY;
     for (int64_t i = 0; i < k; i++) trace += (double)s->importance[i];
     float damping = DAMPING * (float)(trace / (double)(k ? k : 1));
+    if (m && k > 0) damping = fmaxf(damping, -OVER_NOISE * s->importance[0]); /* the least */
     if (!m || !(damping > 0)) {
         for (int64_t i = 0; m && i < k; i++) s->importance[i] = 1; /* inputs that never vary */
         return MPQC_OK;
@@ -476,9 +499,9 @@ static mpqc_status factor(struct rounder *s)
 mpqc_status mpqc_round_weights(struct mpqc_cx *cx, const struct mpqc_round *r)
 {
     struct rounder s = {.r = r};
-    MPQC_ASSERT(r->bits >= 2 && r->bits <= 8);
-    s.hi = (float)(1 << (r->bits - 1)) - 1;
-    s.lo = r->bits == 8 ? -s.hi : -s.hi - 1;
+    MPQC_ASSERT(r->bits >= 1 && r->bits <= 8);
+    s.hi = r->bits == 1 ? 1 : (float)(1 << (r->bits - 1)) - 1;
+    s.lo = r->bits == 8 || r->bits == 1 ? -s.hi : -s.hi - 1;
     mpqc_arena_init(&s.arena, cx->allocator);
     mpqc_status status = factor(&s);
     double work = (double)r->k * (double)r->k * (double)r->channels;

@@ -18,7 +18,7 @@ failed=0
 
 [ -f "$labels" ] || exit 77
 rm -rf "$work"
-mkdir -p "$work/a" "$work/b" "$work/plain" "$work/found" # a library knows its file's name
+mkdir -p "$work/a" "$work/b" "$work/plain" "$work/found" "$work/c1" "$work/c2" # a library knows its file's name
 : >"$work/stdout"
 : >"$work/stderr"
 
@@ -164,6 +164,35 @@ says 'missed: in the summary' '^search .* \(missed\)$'
 [ -s "$work/b/miss.so" ] && problem= || problem="there is no library"
 verdict 'missed: compiled all the same' "$problem"
 net=$source/tutorials/networks/fashion_resnet.onnx
+
+# ---- 1 and 2 bits: by name, or where they were measured to be faster ----
+counted='stage1.*conv1=w1a2'
+compiles 'counted: pinned' -pin="$counted" -o "$work/c1/model.so" -dump-config="$work/c.plan"
+verdict 'counted: in the plan' "$(grep -c '=w1a2$' "$work/c.plan" | grep -vx 2)"
+compiles 'counted: as pins' -pin="$work/c.plan" -o "$work/c2/model.so"
+same 'counted: the same library' "$work/c1/model.so" "$work/c2/model.so"
+compiles 'counted: named' $metric -candidates=w8a8,w2a2 -max-size=0.5x -o "$work/c2/model.so" \
+    -dump-config="$work/c.plan"
+verdict 'counted: chosen' "$(grep -q '=w2a2$' "$work/c.plan" || echo "there is none")"
+compiles 'counted: not named' $metric -max-size=0.28x -o "$work/c2/model.so" \
+    -dump-config="$work/c.plan"
+verdict 'counted: never for size alone' "$(grep -E '=w.a[12]$' "$work/c.plan")"
+compiles 'counted: measured' $metric -max-size=0.5x -cost=measured -mcpu=native \
+    -o "$work/c2/model.so" -report="$work/c.json"
+if command -v python3 >/dev/null; then
+    python3 - "$work/c.json" >"$work/stdout" 2>"$work/stderr" <<'PYTHON'
+import json, sys
+for l in json.load(open(sys.argv[1]))["layers"]:
+    ns = l["latency_ns"]
+    for choice in ns:
+        if choice[-2:] in ("a1", "a2"):
+            assert ns[choice] < ns["w8a8"], l
+PYTHON
+    status=$?
+    problem=
+    [ $status -eq 0 ] || problem="a slower choice was offered"
+    verdict 'counted: offered where it is faster' "$problem"
+fi
 
 # ---- the report ----
 compiles 'report' $metric -max-size=0.6x -report="$work/r.json" -o "$work/b/model.so"

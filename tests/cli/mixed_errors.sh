@@ -71,6 +71,8 @@ refuses 'measure: no command' "-measure=cmd: is not known" "$calib" -measure=cmd
 refuses 'candidate' "no choice 'w9a9'; the choices are w8a16, w8a8" "$calib" -candidates=w4a8,w9a9
 refuses 'no candidate' "-candidates wants" "$calib" -candidates=
 net=$nets/fashion_mobile.onnx
+refuses 'few levels' "-abits=3 does not exist; it is one of 1, 2, 4, 8" "$calib" -abits=3
+refuses 'no such bits' "-wbits=7 does not exist; it is one of 1, 2, 3, 4, 5, 6, 8" "$calib" -wbits=7
 refuses 'wide' "block2/depthwise.*cannot have 16-bit inputs: .*table of 256 entries, that of '/block1" \
     "$calib" $few -pin='block2/depthwise=w8a16'
 net=$nets/fashion_resnet.onnx

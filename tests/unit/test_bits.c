@@ -75,6 +75,8 @@ static void names_say_the_bits(void **state)
     assert_string_equal(mpqc_choices[mpqc_choice_plain()].name, "w8a8");
     assert_true(mpqc_choice_wide((uint32_t)(mpqc_choice_find("w8a16") - mpqc_choices)));
     assert_false(mpqc_choice_wide(mpqc_choice_plain()));
+    assert_true(mpqc_choice_counts((uint32_t)(mpqc_choice_find("w2a2") - mpqc_choices)));
+    assert_false(mpqc_choice_counts((uint32_t)(mpqc_choice_find("w4a4") - mpqc_choices)));
 }
 
 /* ---- layers ---- */
@@ -170,6 +172,14 @@ static void latency_grows_with_work(void **state)
     /* c: 4096 MACs are loaded longer (64 + 512 + 512 bytes) than computed */
     assert_true(fabs(at(f.b.latency, C, "w8a8") - 372) < 1e-6);
     assert_true(fabs(at(f.b.latency, C, "w2a8") - 360) < 1e-6);
+    /* a: without bits that are counted, as other packed weights; else 36864 products of bits,
+     * or, as a is small, what must be loaded: 72 + 256 + 512 bytes for 210 ns */
+    assert_true(fabs(at(f.b.latency, A, "w2a1") - 733.6) < 1e-6);
+    m.bits_per_ns = 128;
+    assert_int_equal(mpqc_cost_analytic(&f.r.cx, &f.r.g, &f.b, &m, &f.r.p.keep), MPQC_OK);
+    assert_true(fabs(at(f.b.latency, A, "w2a1") - 388) < 1e-6);
+    assert_true(fabs(at(f.b.latency, A, "w1a1") - 301) < 1e-6);
+    assert_true(fabs(at(f.b.latency, A, "w2a8") - 733.6) < 1e-6);
     stop(&f);
 }
 

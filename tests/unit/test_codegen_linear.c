@@ -38,6 +38,8 @@ struct test_case {
     bool relu, lut, i8;
     bool then; /* a 3x3 convolution follows, which reads the halo of the result */
     unsigned bits; /* of weights; 0 means 8 */
+    unsigned xbits; /* of the input; 0 means 8 */
+    unsigned m, nv; /* positions and vectors of a bit-serial tile; 0: the cost model's choice */
     unsigned rank; /* of the tile, by the cost model */
     bool x16, r16, y16; /* input, residual, result are i16 */
     int64_t by; /* rows of a group of weights; 0: no groups */
@@ -91,11 +93,18 @@ static mpqc_vid add(struct fixture *f, enum mpqc_op op, const mpqc_vid *in, uint
 }
 
 static mpqc_vid add_input(struct fixture *f, const char *name, uint32_t rank, const int64_t *dims,
-                          int zero, bool wide)
+                          int zero, enum mpqc_dtype dtype)
 {
-    struct mpqc_type t = mpqc_type_make(wide ? MPQC_DT_I16 : MPQC_DT_U8, rank, dims);
-    t.quant = mpqc_quant_tensor(&f->g, 0.5f, wide ? 0 : zero);
+    struct mpqc_type t = mpqc_type_make(dtype, rank, dims);
+    t.quant = mpqc_quant_tensor(&f->g, 0.5f, zero);
     return mpqc_graph_input(&f->g, name, t);
+}
+
+static mpqc_vid add_x(struct fixture *f, const struct test_case *t)
+{
+    if (t->x16) return add_input(f, "x", 4, t->x, 0, MPQC_DT_I16);
+    if (!t->xbits) return add_input(f, "x", 4, t->x, 131, MPQC_DT_U8);
+    return add_input(f, "x", 4, t->x, 1, t->xbits == 1 ? MPQC_DT_U1 : MPQC_DT_U2);
 }
 
 static mpqc_vid add_i32(struct fixture *f, uint32_t rank, const int64_t *dims, int64_t lo,
@@ -128,7 +137,8 @@ static mpqc_vid add_weights(struct fixture *f, unsigned bits, uint32_t rank, con
     int32_t *zero = calloc((size_t)oc, sizeof *zero);
     int8_t *w = calloc((size_t)n, 1);
     for (int64_t i = 0; i < oc; i++) scale[i] = 0.25f;
-    for (int64_t i = 0; i < n; i++) w[i] = (int8_t)between(f, lo, hi);
+    for (int64_t i = 0; i < n; i++)
+        w[i] = (int8_t)(bits == 1 ? 2 * between(f, 0, 1) - 1 : between(f, lo, hi));
     t.quant = mpqc_quant_channel(&f->g, (int32_t)rank - 1, (uint32_t)oc, scale, zero);
     mpqc_vid id = mpqc_graph_const(&f->g, NULL, t, w, false);
     free(scale);
@@ -204,7 +214,7 @@ static mpqc_vid add_core(struct fixture *f, const struct test_case *t, mpqc_vid 
         if (t->by > 0) in[1] = add_groups(f, t->bits, t->by, wm);
         else if (t->core == CONV) in[1] = add_weights(f, t->bits, 4, wd);
         else in[1] = add_weights(f, t->bits, 2, wm);
-        in[2] = add_i32(f, 1, &t->oc, -20000, 20000, false);
+        in[2] = add_i32(f, 1, &t->oc, t->xbits ? -100 : -20000, t->xbits ? 100 : 20000, false);
         bias_scale(f, in[2]);
         if (t->core == MATMUL) return add(f, MPQC_OP_MATMUL, in, 3, NULL);
         window_attrs(&a, t, pads, pair);
@@ -356,6 +366,7 @@ static int64_t shift_for(const struct test_case *t)
     for (; k > 4; k /= 4) shift++;
     if (t->x16) shift += 7;
     if (t->bits) shift -= (8 - (int64_t)t->bits) / 2 + 1;
+    if (t->xbits) shift = 0;
     if (shift < 0) shift = 0;
     return t->frac == 0 ? shift + 5 : shift;
 }
@@ -383,7 +394,7 @@ static struct mpqc_type result_type(const struct test_case *t)
     f.seed = 7;
     mpqc_cx_init(&f.cx, NULL);
     mpqc_graph_init(&f.g, NULL);
-    mpqc_vid x = add_input(&f, "x", 4, t->x, 0, t->x16);
+    mpqc_vid x = add_x(&f, t);
     mpqc_vid core = add_core(&f, t, x, x); /* moves f.g.values */
     struct mpqc_type r = f.g.values[core].type;
     r.quant = NULL;
@@ -395,17 +406,18 @@ static struct mpqc_type result_type(const struct test_case *t)
 static void build(struct fixture *f, const struct test_case *t)
 {
     int32_t halo = t->pad > 0 ? (int32_t)t->pad + 1 : 0;
-    mpqc_vid x = add_input(f, "x", 4, t->x, 131, t->x16), y = MPQC_NONE, r = MPQC_NONE;
+    mpqc_vid x = add_x(f, t), y = MPQC_NONE, r = MPQC_NONE;
     place_outside(f, x, MPQC_SPACE_INPUT, f->g.n_inputs - 1);
     if (t->core == MUL) {
         int64_t d[] = {t->x[0], t->oc == 1 ? 1 : t->x[1], t->oc == 1 ? 1 : t->x[2],
                        t->oc == 2 ? 1 : t->x[3]};
-        y = add_input(f, "y", 4, d, 9, false);
+        y = add_input(f, "y", 4, d, 9, MPQC_DT_U8);
         place_outside(f, y, MPQC_SPACE_INPUT, f->g.n_inputs - 1);
     }
     if (t->residual) {
         struct mpqc_type type = result_type(t);
-        r = add_input(f, "r", type.rank, type.dims, 100, t->r16);
+        r = add_input(f, "r", type.rank, type.dims, t->r16 ? 0 : 100,
+                      t->r16 ? MPQC_DT_I16 : MPQC_DT_U8);
         place_outside(f, r, MPQC_SPACE_INPUT, f->g.n_inputs - 1);
     }
     mpqc_vid xa = to_arena(f, t, x, halo);
@@ -445,7 +457,9 @@ static void prepare(struct fixture *f, struct buffers *b)
     for (uint32_t i = 0; i < b->n_in; i++) {
         b->in_bytes[i] = mpqc_type_bytes(&f->g.values[f->g.inputs[i]].type);
         uint8_t *p = b->in[i] = malloc(b->in_bytes[i]);
-        for (size_t k = 0; k < b->in_bytes[i]; k++) p[k] = (uint8_t)between(f, 0, 255);
+        enum mpqc_dtype t = f->g.values[f->g.inputs[i]].type.dtype;
+        int64_t most = mpqc_dtype_is_byte(t) ? mpqc_dtypes[t].max : 255;
+        for (size_t k = 0; k < b->in_bytes[i]; k++) p[k] = (uint8_t)between(f, 0, most);
     }
     b->out_bytes = mpqc_type_bytes(&f->g.values[f->g.outputs[0]].type);
     b->want = calloc(1, b->out_bytes);
@@ -559,11 +573,35 @@ static void compare(const struct buffers *b, const char *target, size_t number)
                      b->out_bytes, got[i], want[i]);
 }
 
+/* The tile that the case asks for; as in tiles.c. */
+static uint32_t wish(const void *user, uint64_t shape)
+{
+    const struct test_case *t = user;
+    (void)shape;
+    return t->m ? MPQC_TILE_SERIAL | t->nv << 16 | t->m << 8 | 1 : 0;
+}
+
+/* Only bit-serial tiles have been asked for; targets that count bits must have taken them. */
+static void check_tile(const struct test_case *t, const char *target,
+                       const struct mpqc_tile_facts *facts)
+{
+    bool counts = strcmp(target, "x86-64:avx512-vnni") == 0 || strcmp(target, "x86-64:amx") == 0;
+    bool found = false, serial = false;
+    for (int i = 0; i < 8; i++) {
+        serial = serial || facts[i].tile & MPQC_TILE_SERIAL;
+        found = found || facts[i].tile == (t->m ? wish(t, 0) : 0);
+    }
+    assert_int_equal(serial && t->m, counts && t->m);
+    if (t->m && counts && !found) fail_msg("%s has no tile of %u x %u", target, t->m, t->nv);
+}
+
 static void run_case(const struct test_case *t, size_t number)
 {
     static struct fixture f;
     struct buffers b = {0};
-    const struct mpqc_tile_request tiles = {.rank = t->rank};
+    struct mpqc_tile_facts facts[MPQC_LEN(f.kernel)];
+    const struct mpqc_tile_request tiles = {.rank = t->rank, .wish = wish, .facts = facts,
+                                            .user = t};
     memset(&f, 0, sizeof f);
     f.seed = (uint32_t)(2463534242u + 977 * number);
     mpqc_cx_init(&f.cx, NULL);
@@ -584,9 +622,11 @@ static void run_case(const struct test_case *t, size_t number)
                                           .emit = MPQC_EMIT_SO, .path = path,
                                           .verify_llvm = true,
                                           .tiles = &tiles};
+        memset(facts, 0, sizeof facts);
         mpqc_status s = mpqc_codegen_emit(&f.cx, &rq, NULL);
         if (s != MPQC_OK) mpqc_diag_print(&f.cx.diags[0], stderr);
         assert_int_equal(s, MPQC_OK);
+        check_tile(t, name, facts);
         if (target.arch == MPQC_ARCH_X86_64) run_here(path, &b, name, number);
         else if (run_emulated(path, &b)) compare(&b, name, number);
         if (!getenv("MPQC_TEST_KEEP")) unlink(path);

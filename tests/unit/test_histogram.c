@@ -209,6 +209,38 @@ static void outliers_are_cut(void **state)
     free(x);
 }
 
+static double error_of(const float *x, int n, double hi, unsigned levels)
+{
+    double sum = 0, step = hi / levels;
+    for (int i = 0; i < n; i++) {
+        double code = fmin(rint((double)x[i] / step), levels);
+        sum += ((double)x[i] - code * step) * ((double)x[i] - code * step);
+    }
+    return sum;
+}
+
+/* With 1 and 3 steps the range of least error is found as good as trying all finds it. */
+static void few_levels_have_the_least_error(void **state)
+{
+    (void)state;
+    enum { N = 20000 };
+    float *x = calloc(N, sizeof *x);
+    assert_non_null(x);
+    fill(x, N, 5);
+    for (int i = 0; i < N; i++) x[i] = i % 3 ? x[i] * x[i] : 0; /* behind a ReLU: a long tail */
+    struct mpqc_histogram h = fresh();
+    assert_true(mpqc_hist_add(&h, x, N));
+    for (unsigned levels = 1; levels <= 3; levels += 2) {
+        double lo, hi, least = INFINITY;
+        mpqc_hist_range(&h, MPQC_CALIB_MSE, 100, levels, &lo, &hi);
+        for (int i = 1; i <= 200; i++)
+            least = fmin(least, error_of(x, N, (double)h.max * i / 200, levels));
+        assert_true(lo == 0);
+        assert_true(error_of(x, N, hi, levels) < 1.02 * least);
+    }
+    free(x);
+}
+
 /* 100 000 numbers in [-1, 1] and 8 of size 50: a percentile cuts them all, but they
  * carry a third of the energy. */
 static void auto_keeps_what_carries_energy(void **state)
@@ -240,6 +272,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_empty_histogram_has_no_range, setup, teardown),
         cmocka_unit_test_setup_teardown(percentiles_are_exact_to_a_bin, setup, teardown),
         cmocka_unit_test_setup_teardown(outliers_are_cut, setup, teardown),
+        cmocka_unit_test_setup_teardown(few_levels_have_the_least_error, setup, teardown),
         cmocka_unit_test_setup_teardown(auto_keeps_what_carries_energy, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -91,6 +91,9 @@ static void everything_else_makes_the_round_trip(void **state)
                      "output %1 output %0 }");
     check_round_trip("graph { const %0 : i8[33,2] quant(axis=1, scale=[1,2], zero=[0,0], group=32, "
                      "bits=4, factor=[1,2,3,-2]) = splat 6 output %0 }");
+    check_round_trip("graph { const %0 : i1[3] quant(axis=0, scale=[1,2,3], zero=[0,0,0]) = [-1,1,1] "
+                     "const %1 : i1[9] = random 3 const %2 : i1[2] = splat -1 output %0 output %1 "
+                     "output %2 }");
     check_round_trip("graph { # comment\n const %0 : u16[0] = [] const %1 : u1[2] = splat 1\n"
                      "%2 \"named\" = copy %1 @\"n\" kernel 3 : u1[2] output %2 output %0 }");
     check_round_trip("graph { const %0 : f32[20,20] = random 5 const %1 : bool[100] = random 6 "
@@ -165,6 +168,7 @@ static const struct {
     {"graph { input %0 : u4[2] quant(scale=1, zero=16) }",
      "error: t:1:20: a zero point is out of range"},
     {"graph { const %0 : i4[1] = [8] }", "error: t:1:29: the integer is not in -8 .. 7"},
+    {"graph { const %0 : i1[2] = [1,0] }", "error: t:1:31: 0 is no i1"},
     {"graph { const %0 : f32[2] = [1] }", "error: t:1:31: expected ','"},
     {"graph { const %0 : f32[1] = [1,2] }", "error: t:1:29: expected 1 elements"},
     {"graph { const %0 : f32[99] = [1] }", "error: t:1:30: there are not 99 elements here"},

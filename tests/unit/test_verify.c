@@ -5,6 +5,9 @@
 #include "ir/verify.h"
 
 #include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include <cmocka.h>
 
 /* Values: 0 x, 1 w, 2 conv, 3 scale (constant), 4 mul.  Nodes: 0 conv, 1 mul. */
@@ -129,6 +132,20 @@ static void scale_zero(struct mpqc_graph *g)
     v->type.quant = mpqc_quant_tensor(g, 0.0f, 0);
 }
 
+static void sign_zero(struct mpqc_graph *g)
+{
+    struct mpqc_value *v = &g->values[g->nodes[0].in[1]];
+    int8_t *data = calloc(1, mpqc_type_bytes(&v->type));
+    v->type.dtype = MPQC_DT_I1;
+    v->data = mpqc_arena_copy(&g->arena, data, mpqc_type_bytes(&v->type));
+    free(data);
+}
+
+static void sign_computed(struct mpqc_graph *g)
+{
+    g->values[g->nodes[0].out[0]].type.dtype = MPQC_DT_I1;
+}
+
 static const struct {
     void (*breaks)(struct mpqc_graph *);
     const char *want; /* part of the message */
@@ -155,6 +172,8 @@ static const struct {
     {input_is_constant, "input 0 is defined otherwise"},
     {output_wild, "output 0 is not defined"},
     {scale_zero, "a scale is not positive"},
+    {sign_zero, "element 0 is 0, which is no i1"},
+    {sign_computed, "is i1, but no constant"},
 };
 
 static void every_break_is_found(void **state)

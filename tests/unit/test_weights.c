@@ -157,7 +157,7 @@ static void gptq_beats_nearest(void **state)
     (void)state;
     struct layer l;
     layer_init(&l, 90, 21);
-    for (unsigned bits = 2; bits <= 6; bits++) {
+    for (unsigned bits = 1; bits <= 6; bits++) {
         double error[3];
         for (int how = 0; how < 3; how++) {
             l.r.bits = bits;
@@ -176,7 +176,7 @@ static void gptq_beats_nearest(void **state)
 static void codes_stay_in_their_range(void **state)
 {
     (void)state;
-    static const unsigned all[] = {2, 3, 4, 5, 6, 8};
+    static const unsigned all[] = {1, 2, 3, 4, 5, 6, 8};
     struct layer l;
     layer_init(&l, 37, 18);
     for (int64_t i = 0; i < 37; i++) {
@@ -189,8 +189,9 @@ static void codes_stay_in_their_range(void **state)
             l.r.bits = all[b];
             l.r.rounding = how ? MPQC_ROUND_GPTQ : MPQC_ROUND_NEAREST;
             struct rounded out = round_layer(l.r, &l.m);
-            int hi = (1 << (all[b] - 1)) - 1, lo = all[b] == 8 ? -hi : -hi - 1;
-            for (int64_t i = 0; i < 37 * 18; i++) assert_in_range(out.q[i] - lo, 0, hi - lo);
+            enum mpqc_dtype t = mpqc_weight_dtype(all[b]);
+            for (int64_t i = 0; i < 37 * 18; i++)
+                assert_true(mpqc_dtype_holds(t, out.q[i]) && out.q[i] > -128);
             for (int64_t c = 0; c < 18; c++) assert_true(isfinite(out.scale[c]));
             assert_true(out.scale[4] == 0 && out.scale[5] != 0);
             rounded_free(&out);
@@ -217,6 +218,20 @@ static void scales_may_be_negative(void **state)
     assert_float_equal(out.scale[1], 0.5f, 0.01f);
     assert_int_equal(out.q[0], -4);
     assert_int_equal(out.q[1], -4);
+    rounded_free(&out);
+}
+
+/* Signs without data: each weight its own, and the mean magnitude as scale. */
+static void signs_have_the_mean_as_scale(void **state)
+{
+    (void)state;
+    const float w[10] = {1, -0.5f, 0, 0.25f, -2, -1, 0.5f, 0, 0.25f, 0};
+    struct mpqc_round r = {.k = 5, .channels = 2, .w = w, .bits = 1, .clip = MPQC_CLIP_MSE,
+                           .threads = 1};
+    struct rounded out = round_layer(r, NULL);
+    assert_float_equal(out.scale[0], 3.75f / 5, 1e-6);
+    assert_float_equal(out.scale[1], 1.75f / 5, 1e-6);
+    for (int i = 0; i < 10; i++) assert_int_equal(out.q[i], w[i] < 0 ? -1 : 1);
     rounded_free(&out);
 }
 
@@ -354,6 +369,35 @@ static void decided_bits_are_used(void **state)
     qrig_release(&r);
 }
 
+/* A channel without weights stays at its bias, although signs have no 0; inputs of 1 and 2
+ * bits have types of their own, but where bytes come from outside. */
+static void signs_of_nothing_are_nothing(void **state)
+{
+    (void)state;
+    for (int outside = 0; outside < 2; outside++) {
+        struct qrig r;
+        qrig_init(&r, "graph { input %0 \"x\" : f32[1,64] const %1 : f32[64,2] = random 5 "
+                      "const %2 : f32[2] = [1,3] %3 = matmul %0, %1, %2 @\"n\" \"Gemm\" "
+                      "%4 = relu %3 @\"r\" \"Relu\" output %4 }");
+        float *w = (float *)(uintptr_t)r.g.values[r.g.nodes[0].in[1]].data;
+        for (int i = 0; i < 64; i++) w[2 * i] = 0;
+        r.options.weight_bits = 1;
+        r.options.activation_bits = 2;
+        r.options.int_io = outside;
+        qrig_run(&r, 4);
+        const struct mpqc_node *n = &r.g.nodes[r.g.order[0]];
+        for (uint32_t i = 0; n->op != MPQC_OP_MATMUL; i++) n = &r.g.nodes[r.g.order[i]];
+        assert_int_equal(r.g.values[n->in[1]].type.dtype, MPQC_DT_I1);
+        assert_int_equal(r.g.values[n->in[0]].type.dtype, outside ? MPQC_DT_U8 : MPQC_DT_U2);
+        const struct mpqc_quant *x = r.g.values[n->in[0]].type.quant;
+        const struct mpqc_quant *q = r.g.values[n->in[1]].type.quant;
+        const struct mpqc_quant *y = r.g.values[r.g.outputs[0]].type.quant;
+        double most = 64 * 3 * (double)x->scale[0] * (double)q->scale[0];
+        assert_true(q->scale[0] > 0 && most < (outside ? 0.01 * (double)y->scale[0] : 0.01));
+        qrig_release(&r);
+    }
+}
+
 /* Where the sizes of weights change along the inputs, groups lose far less, at every width
  * and by either rounding; and what they leave are products of codes and factors. */
 static void groups_follow_the_weights(void **state)
@@ -448,12 +492,14 @@ int main(void)
         cmocka_unit_test(gptq_beats_nearest),
         cmocka_unit_test(codes_stay_in_their_range),
         cmocka_unit_test(scales_may_be_negative),
+        cmocka_unit_test(signs_have_the_mean_as_scale),
         cmocka_unit_test(the_largest_scale_is_kept),
         cmocka_unit_test(threads_do_not_matter),
         cmocka_unit_test(the_loss_is_true),
         cmocka_unit_test(networks_lose_less),
         cmocka_unit_test(networks_are_reproducible),
         cmocka_unit_test(decided_bits_are_used),
+        cmocka_unit_test(signs_of_nothing_are_nothing),
         cmocka_unit_test(groups_follow_the_weights),
         cmocka_unit_test(networks_have_groups),
         cmocka_unit_test(without_samples_a_warning),

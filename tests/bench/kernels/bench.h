@@ -25,11 +25,11 @@ extern const size_t bench_n_shapes;
 /* "gemm 1x1", "gemm kxk", "depthwise", ...: the template of codegen/ that computes it. */
 const char *bench_template(const struct bench_shape *s);
 
-/* A layer for a target, with so many bits of weights, in a tile. */
+/* A layer for a target, with so many bits of weights and of its input, in a tile. */
 struct bench_case {
     const struct bench_shape *shape;
     const struct mpqc_target *target;
-    unsigned bits;
+    unsigned bits, activation_bits;
     uint32_t wish; /* tile; 0: the cost model's rank-th best */
     uint32_t rank;
     /* as compiled */
@@ -40,8 +40,14 @@ struct bench_case {
     void *library;
     const struct mpqc_model *model;
     double ns; /* the least */
-    double peak; /* GMAC/s of the target; 0: not known */
+    double peak; /* GMAC/s of the target, or of bits where they are counted; 0: not known */
 };
+
+/* Is its tile a bit-serial one? */
+static inline bool bench_serial(const struct bench_case *c)
+{
+    return c->tile.tile & MPQC_TILE_SERIAL;
+}
 
 /* Passes, code, and a library at c->path, which must be filled in.  Prints why and ends the
  * program when that fails. */

@@ -3,7 +3,7 @@
  * bench_kernels: how near to the limit each kernel template is, for every target that this
  * CPU runs, on layers of real networks (shapes.def).
  *
- *     bench_kernels [-network=TEXT] [-layer=TEXT] [-target=ROW] [-bits=8,4,2] [-rounds=N]
+ *     bench_kernels [-network=TEXT] [-layer=TEXT] [-target=ROW] [-bits=8,4,w1a2] [-rounds=N]
  *                   [-tiles=N] [-dir=FOLDER] [-tsv=FILE] [-page=FILE]
  *
  * Each layer is compiled alone by mpqc's passes and code generator; all libraries are run
@@ -15,6 +15,7 @@
 
 #include "codegen/target.h"
 #include "driver/flags.h"
+#include "passes/bits.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -26,7 +27,8 @@
 
 struct options {
     const char *network, *layer, *target, *dir, *tsv, *page;
-    bool bits[9];
+    const struct mpqc_choice *choice[16]; /* by bits, from most to least */
+    unsigned n_choices;
     uint32_t tiles; /* ranks to measure; 0: the best only */
     bool grid;
     int64_t rounds;
@@ -62,14 +64,18 @@ TEXT(page)
 static int set_bits(void *options, const char *value, char *err)
 {
     struct options *o = options;
-    memset(o->bits, 0, sizeof o->bits);
-    for (const char *p = value; *p; p++) {
-        if (*p == ',') continue;
-        if (*p < '2' || *p > '8' || *p == '7') {
-            snprintf(err, MPQC_FLAG_ERROR, "-bits wants numbers such as 8,4,2, not '%s'", value);
+    for (o->n_choices = 0; *value; value += *value == ',') {
+        char name[8] = "";
+        size_t n = strcspn(value, ",");
+        if (n == 1) snprintf(name, sizeof name, "w%.1sa8", value);
+        else if (n < sizeof name) memcpy(name, value, n);
+        const struct mpqc_choice *c = mpqc_choice_find(name);
+        if (!c || c->activation_bits > 8 || o->n_choices == MPQC_LEN(o->choice)) {
+            snprintf(err, MPQC_FLAG_ERROR, "-bits wants a list such as 8,4,w1a2, not '%s'", value);
             return -1;
         }
-        o->bits[*p - '0'] = true;
+        o->choice[o->n_choices++] = c;
+        value += n;
     }
     return 0;
 }
@@ -100,7 +106,7 @@ static const struct mpqc_flag flags[] = {
     {"network", "TEXT", set_network, "only networks with that in their names"},
     {"layer", "TEXT", set_layer, "only layers with that in their names"},
     {"target", "ROW", set_target, "only that row of mpqc -list-targets, or native"},
-    {"bits", "8,4,2", set_bits, "bits of weights"},
+    {"bits", "8,4,w1a2", set_bits, "bits of weights, or choices"},
     {"rounds", "N", set_rounds, "how often each library has its turn (7); 0: only compile"},
     {"tiles", "N|grid", set_tiles, "measure the N best tiles, or many"},
     {"dir", "FOLDER", set_dir, "keeps libraries there, and uses those that are there"},
@@ -164,9 +170,10 @@ static bool has_packed_weights(const struct bench_shape *s)
 static void add_shape(struct list *l, const struct options *o, const struct bench_shape *s,
                       const struct mpqc_target *t)
 {
-    for (unsigned bits = 8; bits >= 2; bits--) {
-        struct bench_case c = {.shape = s, .target = t, .bits = bits};
-        if (!o->bits[bits] || (bits < 8 && !has_packed_weights(s))) continue;
+    for (unsigned i = 0; i < o->n_choices; i++) {
+        struct bench_case c = {.shape = s, .target = t, .bits = o->choice[i]->weight_bits,
+                               .activation_bits = o->choice[i]->activation_bits};
+        if (c.bits < 8 && !has_packed_weights(s)) continue;
         add_case(l, &c);
         if (!has_packed_weights(s)) continue;
         if (o->grid) add_grid(l, &c);
@@ -210,8 +217,9 @@ static void make_list(struct list *l, const struct options *o)
 /* The library's path, from all that tells cases apart. */
 static void name_library(struct bench_case *c, const char *dir)
 {
-    int n = snprintf(c->path, sizeof c->path, "%s/%s.%s.%s.w%u.%u.%x.so", dir, c->shape->network,
-                     c->shape->layer, strchr(c->target->name, ':') + 1, c->bits, c->rank, c->wish);
+    int n = snprintf(c->path, sizeof c->path, "%s/%s.%s.%s.w%ua%u.%u.%x.so", dir,
+                     c->shape->network, c->shape->layer, strchr(c->target->name, ':') + 1, c->bits,
+                     c->activation_bits, c->rank, c->wish);
     if (n < 0 || (size_t)n >= sizeof c->path) bench_die("%s: too long", dir);
     for (char *p = c->path + strlen(dir) + 1; *p; p++)
         if (*p == ' ' || *p == '/') *p = '_';
@@ -274,9 +282,10 @@ static void write_file(const char *path, const struct list *l,
 
 int main(int argc, char **argv)
 {
-    struct options o = {.rounds = 7, .bits = {[2] = true, [4] = true, [8] = true}};
+    struct options o = {.rounds = 7};
     struct list l = {.n = 0};
     char err[MPQC_FLAG_ERROR], made[] = "/tmp/mpqc-bench.XXXXXX";
+    (void)set_bits(&o, "8,4,2", err);
     if (mpqc_flags_parse(flags, MPQC_LEN(flags), argc, argv, &o, positional, err))
         bench_die("%s", err);
     if (!o.dir && !mkdtemp(made)) bench_die("%s: %s", made, strerror(errno));

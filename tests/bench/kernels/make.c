@@ -178,6 +178,7 @@ static void run_passes(struct maker *m, const struct bench_case *c)
     bool stopped;
     mpqc_options_init(&m->options);
     m->options.weight_bits = c->bits;
+    m->options.activation_bits = c->activation_bits;
     m->options.rounding = MPQC_ROUND_NEAREST; /* times do not depend on it */
     m->options.weight_clip = MPQC_CLIP_MINMAX;
     m->options.bias_correct = false;

@@ -44,17 +44,17 @@ static void put(FILE *to, const char *before, int width, int digits, double x)
 void bench_print_tsv(const struct bench_case *c, size_t n, FILE *to)
 {
     fprintf(to, "network\tlayer\ttemplate\tc\th\tw\toc\tk\ts\tg\tadd\ttarget\tbits\ttile\tpredicted\t"
-                "macs\tbytes\tns\tgmacs\tpeak\tpeak_percent\tgbytes_per_s\n");
+                "macs\tbytes\tns\tgmacs\tpeak\tpeak_percent\tgbytes_per_s\tactivation_bits\n");
     for (size_t i = 0; i < n; i++, c++) {
         const struct bench_shape *s = c->shape;
         char tile[MPQC_TILE_TEXT];
         fprintf(to, "%s\t%s\t%s\t%lld\t%lld\t%lld\t%lld\t%lld\t%lld\t%lld\t%d", s->network, s->layer,
                 bench_template(s), (long long)s->c, (long long)s->h, (long long)s->w,
                 (long long)s->oc, (long long)s->k, (long long)s->s, (long long)s->g, s->add);
-        fprintf(to, "\t%s\t%u\t%s\t%.0f\t%llu\t%.0f\t%.1f\t%.3f\t%.2f\t%.2f\t%.3f\n",
+        fprintf(to, "\t%s\t%u\t%s\t%.0f\t%llu\t%.0f\t%.1f\t%.3f\t%.2f\t%.2f\t%.3f\t%u\n",
                 c->target->name, c->bits, tile_of(c, tile), c->tile.predicted,
                 (unsigned long long)facts_of(c)->macs, bytes_of(c), c->ns, gmacs_of(c), c->peak,
-                percent_of(c), c->ns > 0 ? bytes_of(c) / c->ns : 0);
+                percent_of(c), c->ns > 0 ? bytes_of(c) / c->ns : 0, c->activation_bits);
     }
 }
 
@@ -65,8 +65,9 @@ void bench_print_table(const struct bench_case *c, size_t n, FILE *to)
     for (size_t i = 0; i < n; i++, c++) {
         const struct bench_shape *s = c->shape;
         char tile[MPQC_TILE_TEXT];
-        fprintf(to, "%-12s %-20s %-14s %-20s %4u %10s", s->network, s->layer, bench_template(s),
-                c->target->name, c->bits, tile_of(c, tile));
+        fprintf(to, "%-12s %-20s %-14s %-20s w%ua%u %9s", s->network, s->layer,
+                bench_template(s), c->target->name, c->bits, c->activation_bits,
+                tile_of(c, tile));
         put(to, " ", 11, 3, c->ns / 1e3);
         put(to, " ", 8, 2, gmacs_of(c));
         put(to, " ", 6, 1, percent_of(c));
@@ -83,7 +84,9 @@ static const struct bench_case *find(const struct bench_case *c, size_t n,
                                      const struct mpqc_target *target, unsigned bits)
 {
     for (size_t i = 0; i < n; i++)
-        if (c[i].shape == s && c[i].target == target && c[i].bits == bits) return &c[i];
+        if (c[i].shape == s && c[i].target == target && c[i].bits == bits &&
+            c[i].activation_bits == 8)
+            return &c[i];
     return NULL;
 }
 
@@ -165,7 +168,7 @@ static void page_bits(const struct bench_case *c, size_t n, const struct mpqc_ta
     unsigned bits[8], count = 0;
     for (unsigned b = 7; b >= 2; b--)
         for (size_t i = 0; i < n; i++)
-            if (c[i].bits == b && c[i].target == best) {
+            if (c[i].bits == b && c[i].activation_bits == 8 && c[i].target == best) {
                 bits[count++] = b;
                 break;
             }

@@ -100,17 +100,30 @@ static void allocate(const struct bench_case *c, size_t n, struct buffers *b)
     }
 }
 
-/* The best of all rounds, for all cases of the same target. */
+/* Do two cases have the same peak? */
+static bool alike(const struct bench_case *a, const struct bench_case *b)
+{
+    bool serial = bench_serial(a);
+    if (serial || bench_serial(b))
+        return serial && bench_serial(b) && a->bits == b->bits &&
+               a->activation_bits == b->activation_bits;
+    return a->target == b->target;
+}
+
+/* The best of all rounds, for all that have it. */
 static void measure_peaks(struct bench_case *c, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         size_t first = 0;
-        while (c[first].target != c[i].target) first++;
-        if (first < i) c[i].peak = c[first].peak;
-        else {
-            double gmacs = mpqc_run_peak(c[i].target->name).gmacs;
-            if (gmacs > c[i].peak) c[i].peak = gmacs;
+        while (!alike(&c[first], &c[i])) first++;
+        if (first < i) {
+            c[i].peak = c[first].peak;
+            continue;
         }
+        bool serial = bench_serial(&c[i]);
+        double gmacs = mpqc_run_peak(serial ? MPQC_PEAK_BITS : c[i].target->name).gmacs;
+        if (serial) gmacs /= c[i].bits * c[i].activation_bits;
+        if (gmacs > c[i].peak) c[i].peak = gmacs;
     }
 }
 
