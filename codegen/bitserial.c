@@ -128,8 +128,8 @@ static int64_t cost_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l
 /* Can it be done at all?  What is not in the arena is read exactly here. */
 static bool possible(const struct mpqc_emit_cx *e, const struct mpqc_linear *l)
 {
-    return e->target->isa->pair_cost > 0 && l->groups == 1 && l->x_bits <= 2 && l->w_bits <= 2 &&
-           l->group == 0 && l->rows > 0 && l->cols > 0 && l->icg > 0 && l->ocg > 0;
+    return e->target->isa->pair_cost > 0 && l->groups == 1 && !l->fan && l->x_bits <= 2 &&
+           l->w_bits <= 2 && l->group == 0 && l->rows > 0 && l->cols > 0 && l->icg > 0 && l->ocg > 0;
 }
 
 bool mpqc_serial_tile_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, int64_t m,

@@ -348,7 +348,8 @@ static bool tile_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, u
 
 /* ---- the choice ---- */
 
-/* The cost model's rank-th best; AMX, or else bits in series, count as one of them.  Returns its cost. */
+/* The cost model's n-th best; AMX, or else bits in series, count as one of them.  Returns its
+ * cost. */
 static int64_t choose_by_cost(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
                               unsigned n, struct mpqc_tile *t)
 {
