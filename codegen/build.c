@@ -191,10 +191,21 @@ void mpqc_b_if_end(struct mpqc_emit_cx *e, struct mpqc_if *i)
     LLVMPositionBuilderAtEnd(e->b, i->join);
 }
 
-LLVMValueRef mpqc_b_opaque(struct mpqc_emit_cx *e, LLVMValueRef p)
+/* No instruction; `here`: at this place, however often. */
+static LLVMValueRef through_nothing(struct mpqc_emit_cx *e, LLVMValueRef p, bool here)
 {
     LLVMTypeRef type = LLVMFunctionType(e->ptr, &e->ptr, 1, false);
     LLVMValueRef nothing =
-        LLVMGetInlineAsm(type, "", 0, "=r,0", 4, true, false, LLVMInlineAsmDialectATT, false);
+        LLVMGetInlineAsm(type, "", 0, "=r,0", 4, here, false, LLVMInlineAsmDialectATT, false);
     return LLVMBuildCall2(e->b, type, nothing, &p, 1, "");
+}
+
+LLVMValueRef mpqc_b_opaque(struct mpqc_emit_cx *e, LLVMValueRef p)
+{
+    return through_nothing(e, p, true);
+}
+
+LLVMValueRef mpqc_b_alias(struct mpqc_emit_cx *e, LLVMValueRef p)
+{
+    return through_nothing(e, p, false);
 }
