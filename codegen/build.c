@@ -3,9 +3,10 @@
  * Small helpers over the LLVM C API: constants, vectors, addresses, loops.
  * Everything here works at the position of the emission's builder.
  */
-#include "codegen/emit.h"
+#include "codegen/module.h"
 
 #include <llvm-c/DebugInfo.h>
+
 #include <string.h>
 
 LLVMValueRef mpqc_b_i64(struct mpqc_emit_cx *e, int64_t v)
@@ -191,21 +192,23 @@ void mpqc_b_if_end(struct mpqc_emit_cx *e, struct mpqc_if *i)
     LLVMPositionBuilderAtEnd(e->b, i->join);
 }
 
-/* No instruction; `here`: at this place, however often. */
-static LLVMValueRef through_nothing(struct mpqc_emit_cx *e, LLVMValueRef p, bool here)
+LLVMValueRef mpqc_b_opaque(struct mpqc_emit_cx *e, LLVMValueRef p)
 {
     LLVMTypeRef type = LLVMFunctionType(e->ptr, &e->ptr, 1, false);
     LLVMValueRef nothing =
-        LLVMGetInlineAsm(type, "", 0, "=r,0", 4, here, false, LLVMInlineAsmDialectATT, false);
+        LLVMGetInlineAsm(type, "", 0, "=r,0", 4, true, false, LLVMInlineAsmDialectATT, false);
     return LLVMBuildCall2(e->b, type, nothing, &p, 1, "");
 }
 
-LLVMValueRef mpqc_b_opaque(struct mpqc_emit_cx *e, LLVMValueRef p)
+LLVMValueRef mpqc_b_alias(struct mpqc_emit_cx *e, LLVMValueRef p, LLVMValueRef by)
 {
-    return through_nothing(e, p, true);
-}
-
-LLVMValueRef mpqc_b_alias(struct mpqc_emit_cx *e, LLVMValueRef p)
-{
-    return through_nothing(e, p, false);
+    LLVMTypeRef in[] = {e->ptr, e->i64}, type = LLVMFunctionType(e->ptr, in, 2, false);
+    LLVMValueRef args[] = {p, by};
+    LLVMValueRef nothing =
+        LLVMGetInlineAsm(type, "", 0, "=r,0,r", 6, false, false, LLVMInlineAsmDialectATT, false);
+    LLVMValueRef call = LLVMBuildCall2(e->b, type, nothing, args, 2, "");
+    static const char *const facts[] = {"memory" /* none */, "nounwind", "willreturn"};
+    for (size_t i = 0; i < MPQC_LEN(facts); i++)
+        LLVMAddCallSiteAttribute(call, LLVMAttributeFunctionIndex, mpqc_attribute(e, facts[i]));
+    return call;
 }

@@ -95,9 +95,10 @@ void mpqc_b_store(struct mpqc_emit_cx *, LLVMValueRef v, LLVMValueRef p, unsigne
 /* p, about which LLVM knows nothing: what is loaded from there is loaded where the code
  * says, not before the loop around it, where it would take registers for its whole length. */
 LLVMValueRef mpqc_b_opaque(struct mpqc_emit_cx *, LLVMValueRef p);
-/* p, about which LLVM does not know that it is p: what has been loaded from there is loaded
- * again rather than copied.  Where p is invariant in a loop, so is this. */
-LLVMValueRef mpqc_b_alias(struct mpqc_emit_cx *, LLVMValueRef p);
+/* The same without keeping other loads in their place: a loop that `by` (i64) changes in is not
+ * left, and another p, or another `by`, is another place, so that what has been loaded from
+ * there is loaded again rather than copied. */
+LLVMValueRef mpqc_b_alias(struct mpqc_emit_cx *, LLVMValueRef p, LLVMValueRef by);
 /* A local variable in the entry block; SROA turns it into registers. */
 LLVMValueRef mpqc_b_var(struct mpqc_emit_cx *, LLVMTypeRef t, const char *name);
 /* Call of an LLVM intrinsic by name; `types` are its overloads. */
@@ -196,10 +197,12 @@ LLVMValueRef mpqc_epilogue_out(const struct mpqc_epilogue *); /* the output's po
 void mpqc_epilogue_bias(struct mpqc_emit_cx *, struct mpqc_epilogue *,
                         const struct mpqc_columns *, LLVMValueRef channel, LLVMValueRef *acc);
 /* The same for n positions, [position][vector], each loaded by itself: what multiplies copies
- * registers too, and is what there is least of. */
+ * registers too, and is what there is least of.  by: as in
+ * mpqc_b_alias; NULL: here, however often.  from: what the call
+ * before left, at first NULL. */
 void mpqc_epilogue_biases(struct mpqc_emit_cx *, struct mpqc_epilogue *,
                           const struct mpqc_columns *, LLVMValueRef channel, int64_t n,
-                          LLVMValueRef *acc);
+                          LLVMValueRef by, LLVMValueRef *from, LLVMValueRef *acc);
 /* Loads the other parameters of these columns, for the calls of store that follow. */
 void mpqc_epilogue_columns(struct mpqc_emit_cx *, struct mpqc_epilogue *,
                            const struct mpqc_columns *, LLVMValueRef channel);

@@ -59,11 +59,13 @@ void mpqc_epilogue_bias(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
 
 void mpqc_epilogue_biases(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
                           const struct mpqc_columns *c, LLVMValueRef channel, int64_t n,
-                          LLVMValueRef *acc)
+                          LLVMValueRef by, LLVMValueRef *from, LLVMValueRef *acc)
 {
     LLVMValueRef base = ep->bias;
     for (int64_t m = 0; m < n; m++) {
-        ep->bias = m == 0 ? mpqc_b_opaque(e, base) : mpqc_b_alias(e, ep->bias);
+        if (!*from && !by) *from = mpqc_b_opaque(e, base);
+        else *from = mpqc_b_alias(e, *from ? *from : base, by ? by : mpqc_b_i64(e, 0));
+        ep->bias = *from;
         mpqc_epilogue_bias(e, ep, c, channel, &acc[m * c->n * (c->paired ? 2 : 1)]);
     }
     ep->bias = base;

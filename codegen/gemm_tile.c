@@ -52,7 +52,8 @@ static void first_values(struct gemm *q, LLVMValueRef *first)
     struct mpqc_emit_cx *e = q->e;
     int64_t all = all_accumulators(q), per = q->c->n * acc_per_column(q);
     if (from_bias(q) && q->t->form) {
-        mpqc_epilogue_biases(e, q->ep, q->c, q->channel, all / per, first);
+        LLVMValueRef from = NULL;
+        mpqc_epilogue_biases(e, q->ep, q->c, q->channel, all / per, NULL, &from, first);
         return;
     }
     if (from_bias(q)) mpqc_epilogue_bias(e, q->ep, q->c, q->channel, first);

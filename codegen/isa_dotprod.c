@@ -57,6 +57,7 @@ const struct mpqc_isa mpqc_isa_dotprod = {
     .prepare_x = mpqc_isa_arm_prepare_x,
     .prepare_w = mpqc_isa_arm_prepare_w,
     .dot = dot,
+    .dots = true,
     .finish = mpqc_isa_finish_one,
     .mulhrs = mpqc_isa_arm_mulhrs,
     .pack16 = mpqc_isa_arm_pack16,
