@@ -193,9 +193,11 @@ static void block(struct gemm *q, LLVMValueRef x, int64_t x_at, LLVMValueRef w, 
     LLVMValueRef acc[MPQC_LEN(q->var)];
     s.wide = n < f->wide ? n : f->wide;
     s.acc = acc;
+    unsigned loaded = n == 3 ? 16 : 4 * n; /* of three groups, one load too many bytes is best */
+    if (bytes == 4 * n && e->plan->place[q->l->x].space == MPQC_SPACE_ARENA) bytes = loaded;
     for (unsigned m = 0; m < s.m; m++) {
         int64_t at = m / q->mw * q->l->x_row + m % q->mw * q->l->x_col;
-        s.x[m] = mpqc_b_load_bytes(e, mpqc_b_gep_const(e, x, x_at + at), bytes, 4 * n, true);
+        s.x[m] = mpqc_b_load_bytes(e, mpqc_b_gep_const(e, x, x_at + at), bytes, loaded, true);
     }
     f->prepare(e, &s);
     for (; s.step < n; s.step++) {
@@ -221,6 +223,7 @@ static bool short_enough(const struct gemm *q, int64_t n)
 static unsigned block_steps(const struct mpqc_form *f, int64_t left)
 {
     unsigned n = f->steps;
+    if (left == 3 && f->wide == 1) return 3;
     while (n > left) n /= 2;
     return n;
 }

@@ -76,7 +76,9 @@ struct mpqc_isa {
                 const LLVMValueRef *w);
     /* acc_per_column accumulators -> one <n x i32> */
     LLVMValueRef (*finish)(struct mpqc_emit_cx *, LLVMValueRef *acc);
-    bool dots; /* depthwise convolution by `dot`, eight channels at a time (window_dots.c) */
+    /* Not 0: depthwise convolution by `dot`, eight channels at a time (window_dots.c), where so
+     * many quartets of taps or weights stay in registers. */
+    unsigned dots;
     /* NULL, or depthwise convolution without interleaving (window_direct.c): n accumulators
      * of four channels += x0 * w0 + x1 * w1, vectors of 4 n bytes; x1 may be NULL. */
     void (*direct)(struct mpqc_emit_cx *, unsigned n, LLVMValueRef *acc, LLVMValueRef x0,

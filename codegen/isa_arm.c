@@ -16,7 +16,7 @@ static LLVMValueRef lane(struct mpqc_emit_cx *e, const struct mpqc_form_step *s,
 {
     int order[4];
     for (int i = 0; i < 4; i++) order[i] = (int)s->step;
-    LLVMValueRef groups = mpqc_b_as(e, x, e->i32, s->steps);
+    LLVMValueRef groups = mpqc_b_as(e, x, e->i32, LLVMGetVectorSize(LLVMTypeOf(x)) / 4);
     LLVMValueRef all = mpqc_b_shuffle(e, groups, LLVMGetPoison(LLVMTypeOf(groups)), order, 4);
     return mpqc_b_as(e, all, e->i8, 16);
 }

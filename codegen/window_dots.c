@@ -24,7 +24,7 @@
 
 #define MAX_TAPS 25
 #define MAX_QUARTETS 16
-#define KEPT_PATTERNS 6 /* whose weights stay in registers */
+#define FEW_PATTERNS 8
 
 /* ---- the plan ------------------------------------------------------------------------ */
 
@@ -119,7 +119,7 @@ struct turn {
     struct mpqc_direct_origin o;
     int64_t n, slots;        /* slots that exist */
     LLVMValueRef by;         /* which turn, i64 */
-    LLVMValueRef w, bias;    /* weights; what mpqc_epilogue_biases left */
+    LLVMValueRef w, bias;    /* where the last output's weights, its bias are, or NULL */
     LLVMValueRef x[MAX_QUARTETS][2];
 };
 
@@ -165,6 +165,13 @@ static void load_quartet(struct turn *t, int64_t i)
 
 /* ---- outputs ------------------------------------------------------------------------- */
 
+/* Is it worth keeping some weights in registers?  Else they are loaded one by one, and not
+ * before their output's turn. */
+static bool few(const struct mpqc_dots *d)
+{
+    return d->n_patterns <= FEW_PATTERNS;
+}
+
 /* Output column i of the turn. */
 static void output(struct turn *t, int64_t i, int64_t y)
 {
@@ -175,10 +182,15 @@ static void output(struct turn *t, int64_t i, int64_t y)
     struct mpqc_direct_origin at = mpqc_direct_move(q, t->o, column);
     mpqc_epilogue_biases(e, q->ep, &q->b->c, q->channel, 1, t->by, &t->bias, acc);
     int64_t end = quartets_of(i * d->step + d->span);
+    t->w = few(d) ? mpqc_b_alias(e, t->w ? t->w : q->block_w, t->by)
+                  : mpqc_b_opaque(e, q->block_w);
     for (int64_t k = i * d->step / 4; k < end; k++) {
         struct mpqc_dots_pattern pattern;
         if (!pattern_of(d, q->p, y, i, k, &pattern)) continue;
-        LLVMValueRef w = mpqc_b_gep_const(e, t->w, 32 * (int64_t)find_pattern(d, &pattern));
+        unsigned which = find_pattern(d, &pattern);
+        bool kept = few(d) && which + d->carried < e->target->isa->dots;
+        LLVMValueRef w = kept ? q->block_w : t->w; /* or loaded for each output */
+        w = mpqc_b_gep_const(e, w, 32 * (int64_t)which);
         for (int v = 0; v < 2; v++) {
             LLVMTypeRef type = LLVMVectorType(e->i8, 16);
             LLVMValueRef ws = mpqc_b_load(e, type, mpqc_b_gep_const(e, w, 16 * v), 16);
@@ -200,12 +212,6 @@ static void outputs(struct turn *t)
         for (; have < quartets_of(i * d->step + d->span); have++) load_quartet(t, have);
         for (int64_t y = 0; y < t->q->high; y++) output(t, i, y);
     }
-}
-
-static LLVMValueRef weights(struct mpqc_direct *q, LLVMValueRef by)
-{
-    bool keep = q->dots->n_patterns <= KEPT_PATTERNS;
-    return keep ? q->block_w : mpqc_b_alias(q->e, q->block_w, by);
 }
 
 /* The quartets that are carried, in variables. */
@@ -254,7 +260,6 @@ void mpqc_dots_rows(struct mpqc_direct *q, struct mpqc_direct_origin o)
         struct turn t = {.q = q, .o = mpqc_direct_move(q, o, first), .n = d->turn};
         t.slots = d->turn * d->step + d->span; /* another output follows */
         t.by = l.iv;
-        t.w = weights(q, t.by);
         take_carried(&t, &c);
         outputs(&t);
         put_carried(&t, &c, d->turn * d->step / 4);
@@ -263,7 +268,6 @@ void mpqc_dots_rows(struct mpqc_direct *q, struct mpqc_direct_origin o)
     struct turn last = {.q = q, .n = rest, .slots = (rest - 1) * d->step + d->span};
     last.o = mpqc_direct_move(q, o, mpqc_b_i64(e, turns * d->turn));
     last.by = mpqc_b_i64(e, 0);
-    last.w = weights(q, last.by);
     take_carried(&last, &c);
     outputs(&last);
 }
