@@ -181,16 +181,27 @@ static void all_blocks(struct mpqc_direct *q, struct mpqc_direct_origin row)
     }
 }
 
-/* `high` rows of one image, from u of batch * rows on. */
-static void rows(struct mpqc_direct *q, const struct mpqc_kernel *k, LLVMValueRef u, int64_t high)
+/* The second of two rows, if `two` (i64) is 1; then it is row u + 1. */
+static void second_row(struct mpqc_direct *q, const struct mpqc_kernel *k, LLVMValueRef u,
+                       LLVMValueRef two)
+{
+    struct mpqc_emit_cx *e = q->e;
+    const struct mpqc_window *p = q->p;
+    mpqc_emit_halo(e, &e->plan->place[k->out], &mpqc_value_at(e->graph, k->out)->type,
+                   mpqc_epilogue_out(q->ep), LLVMBuildNSWAdd(e->b, u, two, ""));
+    q->next.x = mpqc_b_madd(e, two, p->tap_row, constant(q, (p->kh - 1) * p->tap_row));
+    q->next.position = mpqc_b_madd(e, two, p->out_row, constant(q, 0));
+    q->next.residual = mpqc_b_madd(e, two, p->res_row, constant(q, 0));
+}
+
+/* Row u of batch * rows. */
+static void row(struct mpqc_direct *q, const struct mpqc_kernel *k, LLVMValueRef u)
 {
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_window *p = q->p;
     LLVMValueRef zero = constant(q, 0), rows = constant(q, p->rows);
-    q->high = high;
-    for (int64_t y = 0; y < high; y++)
-        mpqc_emit_halo(e, &e->plan->place[k->out], &mpqc_value_at(e->graph, k->out)->type,
-                       mpqc_epilogue_out(q->ep), LLVMBuildNSWAdd(e->b, u, constant(q, y), ""));
+    mpqc_emit_halo(e, &e->plan->place[k->out], &mpqc_value_at(e->graph, k->out)->type,
+                   mpqc_epilogue_out(q->ep), u);
     LLVMValueRef n = LLVMBuildSDiv(e->b, u, rows, ""), h = LLVMBuildSRem(e->b, u, rows, "");
     struct mpqc_direct_origin o;
     o.x = mpqc_b_gep(e, q->x, mpqc_b_madd(e, n, p->x_batch, constant(q, p->x_first)));
@@ -207,17 +218,15 @@ static void all_rows(struct mpqc_direct *q, const struct mpqc_kernel *k, LLVMVal
 {
     struct mpqc_emit_cx *e = q->e;
     int64_t high = q->dots ? q->dots->high : 1;
-    LLVMValueRef less = constant(q, high - 1), end = LLVMBuildNSWSub(e->b, to, less, "");
     struct mpqc_loop l;
-    mpqc_b_loop_begin(e, &l, from, end, high, "row");
-    rows(q, k, l.iv, high);
+    mpqc_b_loop_begin(e, &l, from, to, high, "row");
+    if (high > 1) {
+        LLVMValueRef last = LLVMBuildNSWSub(e->b, to, constant(q, 1), "");
+        LLVMValueRef two = LLVMBuildICmp(e->b, LLVMIntSLT, l.iv, last, "");
+        second_row(q, k, l.iv, LLVMBuildZExt(e->b, two, e->i64, ""));
+    }
+    row(q, k, l.iv);
     mpqc_b_loop_end(e, &l);
-    if (high == 1) return;
-    struct mpqc_if odd;
-    LLVMValueRef n = LLVMBuildAnd(e->b, LLVMBuildNSWSub(e->b, to, from, ""), less, "");
-    mpqc_b_if_begin(e, &odd, LLVMBuildICmp(e->b, LLVMIntNE, n, constant(q, 0), ""));
-    rows(q, k, end, 1);
-    mpqc_b_if_end(e, &odd);
 }
 
 /* ---- the kernel ------------------------------------------------------------------------ */

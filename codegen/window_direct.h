@@ -10,7 +10,7 @@
 #include "codegen/linear.h"
 
 #define MPQC_DIRECT_BLOCKS 2
-#define MPQC_DOTS_PATTERNS 40
+#define MPQC_DOTS_PATTERNS 16 /* more are too many bytes of weights */
 
 struct mpqc_direct_block {
     struct mpqc_columns c;
@@ -34,6 +34,11 @@ struct mpqc_dots {
     unsigned n_patterns;
 };
 
+/* Where a row or tile begins: input, output, residual, index of the position. */
+struct mpqc_direct_origin {
+    LLVMValueRef x, position, residual, index;
+};
+
 struct mpqc_direct {
     struct mpqc_emit_cx *e;
     const struct mpqc_window *p;
@@ -47,13 +52,11 @@ struct mpqc_direct {
     /* at work */
     const struct mpqc_direct_block *b;
     LLVMValueRef block_w, channel;
-    int64_t high; /* output rows */
+    /* In bytes and elements from the first of two output rows: the row of inputs behind its
+     * own, where the second row goes.  If there is no second one: an own row, and 0. */
+    struct mpqc_direct_origin next;
 };
 
-/* Where a row or tile begins: input, output, residual, index of the position. */
-struct mpqc_direct_origin {
-    LLVMValueRef x, position, residual, index;
-};
 /* The same `columns` further. */
 struct mpqc_direct_origin mpqc_direct_move(struct mpqc_direct *, struct mpqc_direct_origin,
                                            LLVMValueRef columns);
@@ -68,7 +71,7 @@ bool mpqc_dots_plan(const struct mpqc_emit_cx *, const struct mpqc_window *, str
 int64_t mpqc_dots_bytes(const struct mpqc_dots *);
 void mpqc_dots_pack(const struct mpqc_dots *, const struct mpqc_window *, int64_t first,
                     int8_t *to);
-/* All columns of `high` output rows of the block at work. */
+/* All columns of the output rows that are computed together, of the block at work. */
 void mpqc_dots_rows(struct mpqc_direct *, struct mpqc_direct_origin);
 
 #endif

@@ -13,6 +13,9 @@
  *   output takes three.  3x3, stride 2: three rows, so four columns are three quartets; each
  *   output takes three as well, which is the least for nine taps.
  *
+ * A row that has no second one goes the same way: its second result is stored where the first
+ * one then is.  The weights of the second row are those of the first, one slot further.
+ *
  * A loop over output columns keeps the quartets that the next turn needs in registers.  The
  * last turn stands behind the loop: only it knows where the row of inputs ends.
  */
@@ -53,11 +56,16 @@ static bool pattern_of(const struct mpqc_dots *d, const struct mpqc_window *p, i
     return used;
 }
 
-/* Number of a pattern, or how many there are. */
-static unsigned find_pattern(const struct mpqc_dots *d, const struct mpqc_dots_pattern *p)
+/* Number of a pattern that is stored, or how many there are; `further`: of one that becomes
+ * this, when moved by a slot. */
+static unsigned find_pattern(const struct mpqc_dots *d, const struct mpqc_dots_pattern *p,
+                             bool further)
 {
+    struct mpqc_dots_pattern from = *p;
     unsigned i = 0;
-    while (i < d->n_patterns && memcmp(&d->patterns[i], p, sizeof *p) != 0) i++;
+    if (further) from = (struct mpqc_dots_pattern){{p->tap[1], p->tap[2], p->tap[3], -1}};
+    if (further && p->tap[0] >= 0) return d->n_patterns;
+    while (i < d->n_patterns && memcmp(&d->patterns[i], &from, sizeof from) != 0) i++;
     return i;
 }
 
@@ -68,9 +76,10 @@ static bool collect_patterns(const struct mpqc_window *p, struct mpqc_dots *d)
         struct mpqc_dots_pattern one;
         if (!pattern_of(d, p, i % d->high, i / d->high % d->turn, i / d->high / d->turn, &one))
             continue;
-        unsigned at = find_pattern(d, &one);
-        if (at == MPQC_DOTS_PATTERNS) return false;
-        if (at == d->n_patterns) d->patterns[d->n_patterns++] = one;
+        if (find_pattern(d, &one, false) < d->n_patterns) continue;
+        if (d->high > 1 && find_pattern(d, &one, true) < d->n_patterns) continue;
+        if (d->n_patterns == MPQC_DOTS_PATTERNS) return false;
+        d->patterns[d->n_patterns++] = one;
     }
     return n <= MAX_QUARTETS;
 }
@@ -83,9 +92,9 @@ bool mpqc_dots_plan(const struct mpqc_emit_cx *e, const struct mpqc_window *p,
     if (!e->target->isa->dots || !p->w || p->kh < 3 || p->kw < 2 || p->kh * p->kw > MAX_TAPS ||
         stride < 1 || stride > p->kw || stride * p->tap_col != p->x_col)
         return false;
-    bool rows_overlap = p->kh == 3 && p->x_row == p->tap_row && p->batch == 1;
-    if (rows_overlap && p->rows > 1) d->high = 2;
-    if (rows_overlap) d->pitch = 4;
+    if (p->kh == 3 && stride == 1) d->pitch = 4;
+    /* two rows of one image, of which one may be stored twice */
+    if (d->pitch > p->kh && p->x_row == p->tap_row && p->batch == 1 && !p->once) d->high = 2;
     d->step = stride * d->pitch;
     d->span = (p->kw - 1) * d->pitch + p->kh + d->high - 1;
     d->turn = d->step % 4 == 0 ? 1 : d->step % 2 == 0 ? 2 : 4;
@@ -137,8 +146,11 @@ static LLVMValueRef load_slot(struct turn *t, int64_t s)
     const struct mpqc_dots *d = t->q->dots;
     const struct mpqc_window *p = t->q->p;
     int64_t column = s / d->pitch, row = s % d->pitch;
-    if (s >= t->slots || row >= p->kh + t->q->high - 1) return NULL;
-    return mpqc_direct_load(t->q, t->o.x, column * p->tap_col + row * p->tap_row);
+    if (s >= t->slots || row >= p->kh + d->high - 1) return NULL;
+    if (row < p->kh)
+        return mpqc_direct_load(t->q, t->o.x, column * p->tap_col + row * p->tap_row);
+    LLVMValueRef last = mpqc_b_gep(t->q->e, t->o.x, t->q->next.x);
+    return mpqc_direct_load(t->q, last, column * p->tap_col);
 }
 
 /* What stands in for a slot that is missing does not matter: its weights are zero. */
@@ -172,6 +184,24 @@ static bool few(const struct mpqc_dots *d)
     return d->n_patterns <= FEW_PATTERNS;
 }
 
+/* Vector v of the weights of a pattern. */
+static LLVMValueRef load_weights(struct turn *t, const struct mpqc_dots_pattern *p, int v)
+{
+    struct mpqc_emit_cx *e = t->q->e;
+    const struct mpqc_dots *d = t->q->dots;
+    unsigned stored = find_pattern(d, p, false);
+    bool further = stored == d->n_patterns;
+    if (further) stored = find_pattern(d, p, true);
+    /* those that would have to be moved are kept rather than those they come from */
+    int64_t rank = d->high * stored + (d->high > 1 && !further);
+    bool kept = few(d) && rank + d->carried < e->target->isa->dots;
+    LLVMValueRef w = mpqc_b_gep_const(e, kept ? t->q->block_w : t->w, 32 * (int64_t)stored + 16 * v);
+    w = mpqc_b_load(e, LLVMVectorType(e->i8, 16), w, 16);
+    if (!further) return w;
+    w = mpqc_b_as(e, w, e->i32, 4);
+    return mpqc_b_as(e, LLVMBuildShl(e->b, w, mpqc_b_splat(e, LLVMTypeOf(w), 8), ""), e->i8, 16);
+}
+
 /* Output column i of the turn. */
 static void output(struct turn *t, int64_t i, int64_t y)
 {
@@ -187,20 +217,14 @@ static void output(struct turn *t, int64_t i, int64_t y)
     for (int64_t k = i * d->step / 4; k < end; k++) {
         struct mpqc_dots_pattern pattern;
         if (!pattern_of(d, q->p, y, i, k, &pattern)) continue;
-        unsigned which = find_pattern(d, &pattern);
-        bool kept = few(d) && which + d->carried < e->target->isa->dots;
-        LLVMValueRef w = kept ? q->block_w : t->w; /* or loaded for each output */
-        w = mpqc_b_gep_const(e, w, 32 * (int64_t)which);
         for (int v = 0; v < 2; v++) {
-            LLVMTypeRef type = LLVMVectorType(e->i8, 16);
-            LLVMValueRef ws = mpqc_b_load(e, type, mpqc_b_gep_const(e, w, 16 * v), 16);
+            LLVMValueRef ws = load_weights(t, &pattern, v);
             e->target->isa->dot(e, &acc[v], &t->x[k][v], &ws);
         }
     }
-    mpqc_epilogue_store(e, q->ep, acc,
-                        LLVMBuildNSWAdd(e->b, at.position, mpqc_b_i64(e, y * q->p->out_row), ""),
-                        LLVMBuildNSWAdd(e->b, at.residual, mpqc_b_i64(e, y * q->p->res_row), ""),
-                        LLVMBuildNSWAdd(e->b, at.index, mpqc_b_i64(e, y * q->p->cols), ""));
+    if (y > 0) at.position = LLVMBuildNSWAdd(e->b, at.position, q->next.position, "");
+    if (y > 0) at.residual = LLVMBuildNSWAdd(e->b, at.residual, q->next.residual, "");
+    mpqc_epilogue_store(e, q->ep, acc, at.position, at.residual, at.index);
 }
 
 /* Columns are finished as soon as their last quartet is there. */
@@ -210,7 +234,7 @@ static void outputs(struct turn *t)
     int64_t have = d->carried;
     for (int64_t i = 0; i < t->n; i++) {
         for (; have < quartets_of(i * d->step + d->span); have++) load_quartet(t, have);
-        for (int64_t y = 0; y < t->q->high; y++) output(t, i, y);
+        for (int64_t y = d->high; y-- > 0;) output(t, i, y);
     }
 }
 
