@@ -197,9 +197,8 @@ LLVMValueRef mpqc_epilogue_out(const struct mpqc_epilogue *); /* the output's po
 void mpqc_epilogue_bias(struct mpqc_emit_cx *, struct mpqc_epilogue *,
                         const struct mpqc_columns *, LLVMValueRef channel, LLVMValueRef *acc);
 /* The same for n positions, [position][vector], each loaded by itself: what multiplies copies
- * registers too, and is what there is least of.  by: as in
- * mpqc_b_alias; NULL: here, however often.  from: what the call
- * before left, at first NULL. */
+ * registers too, and is what there is least of.  by: as in mpqc_b_alias; NULL: here, however
+ * often.  from: what the call before left, at first NULL. */
 void mpqc_epilogue_biases(struct mpqc_emit_cx *, struct mpqc_epilogue *,
                           const struct mpqc_columns *, LLVMValueRef channel, int64_t n,
                           LLVMValueRef by, LLVMValueRef *from, LLVMValueRef *acc);
