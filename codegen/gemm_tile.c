@@ -194,7 +194,7 @@ static void block(struct gemm *q, LLVMValueRef x, int64_t x_at, LLVMValueRef w, 
     s.wide = n < f->wide ? n : f->wide;
     s.acc = acc;
     unsigned loaded = n == 3 ? 16 : 4 * n; /* of three groups, one load too many bytes is best */
-    /* Where positions overlap, LLVM would cut a short load out of a long one, in scalar registers. */
+    /* Where positions overlap, LLVM would cut a short load out of a long one, by scalars. */
     if (n < f->steps && q->l->x_col < 16) x = mpqc_b_alias(e, x, constant(q, x_at));
     if (bytes == 4 * n && e->plan->place[q->l->x].space == MPQC_SPACE_ARENA) bytes = loaded;
     for (unsigned m = 0; m < s.m; m++) {

@@ -64,8 +64,8 @@ static void take(struct mpqc_direct *q, struct sums *s, LLVMValueRef x0, LLVMVal
 }
 
 /* Column kw of the window, whose rows are x. */
-static void take_column(struct mpqc_direct *q, struct sums *s, const LLVMValueRef *x, LLVMValueRef w,
-                        int64_t kw)
+static void take_column(struct mpqc_direct *q, struct sums *s, const LLVMValueRef *x,
+                        LLVMValueRef w, int64_t kw)
 {
     int64_t kh = q->p->kh;
     for (int64_t r = 0; r + 1 < kh; r += 2)

@@ -195,7 +195,8 @@ static LLVMValueRef load_weights(struct turn *t, const struct mpqc_dots_pattern 
     /* those that would have to be moved are kept rather than those they come from */
     int64_t rank = d->high * stored + (d->high > 1 && !further);
     bool kept = few(d) && rank + d->carried < e->target->isa->dots;
-    LLVMValueRef w = mpqc_b_gep_const(e, kept ? t->q->block_w : t->w, 32 * (int64_t)stored + 16 * v);
+    LLVMValueRef w = kept ? t->q->block_w : t->w;
+    w = mpqc_b_gep_const(e, w, 32 * (int64_t)stored + 16 * v);
     w = mpqc_b_load(e, LLVMVectorType(e->i8, 16), w, 16);
     if (!further) return w;
     w = mpqc_b_as(e, w, e->i32, 4);
