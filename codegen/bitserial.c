@@ -140,7 +140,7 @@ bool mpqc_serial_tile_of(const struct mpqc_emit_cx *e, const struct mpqc_linear 
     *t = (struct mpqc_tile){.serial = true, .mh = 1, .mw = m, .unroll = 1, .split = 1};
     t->band = choose_band(l, m);
     if (t->band == 0) return false;
-    mpqc_panels_make(e, l, nv, &t->panels);
+    mpqc_panels_make(e, l, NULL, nv, &t->panels);
     t->units = ((l->flat ? l->cols : l->rows) + t->band - 1) / t->band;
     return true;
 }

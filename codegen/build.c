@@ -3,9 +3,10 @@
  * Small helpers over the LLVM C API: constants, vectors, addresses, loops.
  * Everything here works at the position of the emission's builder.
  */
-#include "codegen/emit.h"
+#include "codegen/module.h"
 
 #include <llvm-c/DebugInfo.h>
+
 #include <string.h>
 
 LLVMValueRef mpqc_b_i64(struct mpqc_emit_cx *e, int64_t v)
@@ -209,4 +210,17 @@ LLVMValueRef mpqc_b_opaque(struct mpqc_emit_cx *e, LLVMValueRef p)
 LLVMValueRef mpqc_b_opaque_vector(struct mpqc_emit_cx *e, LLVMValueRef v)
 {
     return nothing(e, v, e->target->arch == MPQC_ARCH_X86_64 ? "=v,0" : "=w,0", false);
+}
+
+LLVMValueRef mpqc_b_alias(struct mpqc_emit_cx *e, LLVMValueRef p, LLVMValueRef by)
+{
+    LLVMTypeRef in[] = {e->ptr, e->i64}, type = LLVMFunctionType(e->ptr, in, 2, false);
+    LLVMValueRef args[] = {p, by};
+    LLVMValueRef nothing =
+        LLVMGetInlineAsm(type, "", 0, "=r,0,r", 6, false, false, LLVMInlineAsmDialectATT, false);
+    LLVMValueRef call = LLVMBuildCall2(e->b, type, nothing, args, 2, "");
+    static const char *const facts[] = {"memory" /* none */, "nounwind", "willreturn"};
+    for (size_t i = 0; i < MPQC_LEN(facts); i++)
+        LLVMAddCallSiteAttribute(call, LLVMAttributeFunctionIndex, mpqc_attribute(e, facts[i]));
+    return call;
 }

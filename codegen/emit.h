@@ -97,6 +97,10 @@ void mpqc_b_store(struct mpqc_emit_cx *, LLVMValueRef v, LLVMValueRef p, unsigne
 LLVMValueRef mpqc_b_opaque(struct mpqc_emit_cx *, LLVMValueRef p);
 /* A vector in a register, about which LLVM knows nothing. */
 LLVMValueRef mpqc_b_opaque_vector(struct mpqc_emit_cx *, LLVMValueRef v);
+/* The same without keeping other loads in their place: a loop that `by` (i64) changes in is not
+ * left, and another p, or another `by`, is another place, so that what has been loaded from
+ * there is loaded again rather than copied. */
+LLVMValueRef mpqc_b_alias(struct mpqc_emit_cx *, LLVMValueRef p, LLVMValueRef by);
 /* A local variable in the entry block; SROA turns it into registers. */
 LLVMValueRef mpqc_b_var(struct mpqc_emit_cx *, LLVMTypeRef t, const char *name);
 /* Call of an LLVM intrinsic by name; `types` are its overloads. */
@@ -156,15 +160,17 @@ bool mpqc_place_has_halo(const struct mpqc_place *);
  * consecutive channels: its columns.  How channels lie in them: by default vector v
  * holds the channels behind those of vector v-1, in order.  In an `interleaved` block
  * of four vectors of L lanes, as byte-interleaving four rows gives it, lane 4j+i of
- * vector v holds channel 16j + 4v + i of the block's 4L.  Parameters are stored in
- * .rodata in the order in which the epilogue's instructions want them. */
+ * vector v holds channel 16j + 4v + i of the block's 4L.  `paired` columns have two vectors
+ * of four lanes for each of `lanes`, which belong to two positions: vector 2v + h holds
+ * channels 4v + 2h and the next of the first position, then of the second.  Parameters are
+ * stored in .rodata in the order in which the epilogue's instructions want them. */
 #define MPQC_MAX_COLUMNS 16
 #define MPQC_MAX_LANES 16 /* of 32 bits, in one vector */
 struct mpqc_columns {
     unsigned n;
     unsigned lanes[MPQC_MAX_COLUMNS];
     unsigned valid; /* channels that are stored; the lanes behind are padding */
-    bool interleaved;
+    bool interleaved, paired;
 };
 unsigned mpqc_columns_lanes(const struct mpqc_columns *); /* sum */
 
@@ -193,6 +199,12 @@ LLVMValueRef mpqc_epilogue_out(const struct mpqc_epilogue *); /* the output's po
 /* Initial accumulators of columns that start at `channel` (i64). */
 void mpqc_epilogue_bias(struct mpqc_emit_cx *, struct mpqc_epilogue *,
                         const struct mpqc_columns *, LLVMValueRef channel, LLVMValueRef *acc);
+/* The same for n positions, [position][vector], each loaded by itself: what multiplies copies
+ * registers too, and is what there is least of.  by: as in mpqc_b_alias; NULL: here, however
+ * often.  from: what the call before left, at first NULL. */
+void mpqc_epilogue_biases(struct mpqc_emit_cx *, struct mpqc_epilogue *,
+                          const struct mpqc_columns *, LLVMValueRef channel, int64_t n,
+                          LLVMValueRef by, LLVMValueRef *from, LLVMValueRef *acc);
 /* Loads the other parameters of these columns, for the calls of store that follow. */
 void mpqc_epilogue_columns(struct mpqc_emit_cx *, struct mpqc_epilogue *,
                            const struct mpqc_columns *, LLVMValueRef channel);
@@ -203,6 +215,10 @@ void mpqc_epilogue_columns(struct mpqc_emit_cx *, struct mpqc_epilogue *,
 void mpqc_epilogue_store(struct mpqc_emit_cx *, struct mpqc_epilogue *, LLVMValueRef *acc,
                          LLVMValueRef position, LLVMValueRef residual_position,
                          LLVMValueRef row);
+/* The same for paired columns, of whose two positions the first `live` are stored. */
+void mpqc_epilogue_store_pair(struct mpqc_emit_cx *, struct mpqc_epilogue *, LLVMValueRef *acc,
+                              const LLVMValueRef position[2],
+                              const LLVMValueRef residual_position[2], unsigned live);
 /* The same in two steps, for columns that are one interleaved block: vectors 2 half and
  * 2 half + 1 to 16 bits; then both halves to memory. */
 LLVMValueRef mpqc_epilogue_pack(struct mpqc_emit_cx *, struct mpqc_epilogue *, unsigned half,

@@ -27,10 +27,17 @@ unsigned mpqc_epilogue_chunk(const struct mpqc_columns *c, unsigned v)
 
 /* Channel of each slot of the 32-bit arrays (bias, shift) and of the 16-bit one. */
 struct orders {
-    int64_t slots;
+    int64_t slots, copies; /* copies: entries of a slot, 2 in paired columns */
     int64_t period; /* channels of the output: parameters of channel c are those of c % period */
     int64_t *of32, *of16;
 };
+
+/* A pair's 32-bit and 16-bit vectors are in the same order. */
+static void order_paired(struct orders *o, int64_t s, int64_t n)
+{
+    for (int64_t i = 0; i < 2 * n; i++)
+        o->of32[2 * s + i] = o->of16[2 * s + i] = s + i / 4 * 2 + i % 2;
+}
 
 /* One chunk of nv vectors of L lanes whose slots start at s: see MPQC_MAX_COLUMNS for
  * the order in accumulators, struct mpqc_isa.pack16 for that in 16-bit vectors. */
@@ -59,14 +66,19 @@ static bool make_orders(struct mpqc_emit_cx *e, const struct mpqc_type *y,
                       mpqc_columns_lanes(&use[u].columns);
         if (use[u].count > 0 && end > o->slots) o->slots = end;
     }
-    o->of32 = MPQC_NEW_ARRAY(&e->scratch, int64_t, (size_t)o->slots);
-    o->of16 = MPQC_NEW_ARRAY(&e->scratch, int64_t, (size_t)o->slots);
+    o->copies = n_use > 0 && use[0].columns.paired ? 2 : 1;
+    o->of32 = MPQC_NEW_ARRAY(&e->scratch, int64_t, (size_t)(o->slots * o->copies));
+    o->of16 = MPQC_NEW_ARRAY(&e->scratch, int64_t, (size_t)(o->slots * o->copies));
     if (!o->of32 || !o->of16) return false;
-    for (int64_t s = 0; s < o->slots; s++) o->of32[s] = o->of16[s] = s;
+    for (int64_t s = 0; s < o->slots * o->copies; s++) o->of32[s] = o->of16[s] = s / o->copies;
     for (uint32_t u = 0; u < n_use; u++) {
         const struct mpqc_columns *c = &use[u].columns;
         for (int64_t i = 0; i < use[u].count; i++) {
             int64_t s = use[u].first + use[u].step * i;
+            if (c->paired) {
+                order_paired(o, s, mpqc_columns_lanes(c));
+                continue;
+            }
             for (unsigned v = 0, nv; v < c->n; v += nv, s += nv * c->lanes[v - 1]) {
                 nv = mpqc_epilogue_chunk(c, v);
                 order_chunk(o, s, nv, c->lanes[v], c->interleaved);
@@ -187,9 +199,10 @@ static mpqc_status add_bias(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
                             const struct orders *o, const int32_t *extra, int64_t channels,
                             const int32_t *shift, struct mpqc_kernel_code *code)
 {
-    int32_t *v = MPQC_NEW_ARRAY(&e->scratch, int32_t, (size_t)o->slots);
+    int64_t entries = o->slots * o->copies;
+    int32_t *v = MPQC_NEW_ARRAY(&e->scratch, int32_t, (size_t)entries);
     if (!v) return MPQC_OOM(e->cx);
-    for (int64_t s = 0; s < o->slots; s++) {
+    for (int64_t s = 0; s < entries; s++) {
         int64_t c = o->of32[s];
         if (c >= channels) continue;
         uint32_t h = 0;
@@ -197,7 +210,7 @@ static mpqc_status add_bias(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
         if (ep->shift_kind == MPQC_PARAM_CHANNEL) h = (uint32_t)half(shift[c % o->period]);
         v[s] = (int32_t)((extra ? (uint32_t)extra[c] : 0) + h);
     }
-    ep->bias_op = add_i32(e, code, "bias", v, o->slots);
+    ep->bias_op = add_i32(e, code, "bias", v, entries);
     return MPQC_OK;
 }
 
@@ -211,11 +224,13 @@ static mpqc_status add_shift(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
         ep->shift_op = add_i32(e, code, "shift", from, mpqc_type_count(&shift->type));
         return MPQC_OK;
     }
-    int32_t *v = MPQC_NEW_ARRAY(&e->scratch, int32_t, (size_t)o->slots);
+    int64_t entries = o->slots * o->copies;
+    int32_t *v = MPQC_NEW_ARRAY(&e->scratch, int32_t, (size_t)entries);
     if (!v) return MPQC_OOM(e->cx);
-    for (int64_t s = 0; s < o->slots; s++)
-        v[s] = o->of32[s] < channels ? from[o->of32[s] % o->period] : 0;
-    ep->shift_op = add_i32(e, code, "shift", v, o->slots);
+    for (int64_t s = 0; s < entries; s++)
+        if (o->of32[s] < channels) v[s] = from[o->of32[s] % o->period];
+    for (int64_t s = 0; s < entries && e->target->isa->upper16; s++) v[s] = 16 - v[s];
+    ep->shift_op = add_i32(e, code, "shift", v, entries);
     return MPQC_OK;
 }
 
@@ -229,12 +244,13 @@ static mpqc_status add_mult(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
         ep->mult_op = add_i32(e, code, "mult", from, mpqc_type_count(&mult->type));
         return MPQC_OK;
     }
-    int16_t *v = MPQC_NEW_ARRAY(&e->scratch, int16_t, (size_t)o->slots);
+    int64_t entries = o->slots * o->copies;
+    int16_t *v = MPQC_NEW_ARRAY(&e->scratch, int16_t, (size_t)entries);
     if (!v) return MPQC_OOM(e->cx);
-    for (int64_t s = 0; s < o->slots; s++)
+    for (int64_t s = 0; s < entries; s++)
         v[s] = o->of16[s] < channels ? (int16_t)from[o->of16[s] % o->period] : 0;
     ep->mult_op = add_operand(code, MPQC_NONE,
-                              mpqc_global_bytes(e, "mult", v, (size_t)o->slots * sizeof *v, 64));
+                              mpqc_global_bytes(e, "mult", v, (size_t)entries * sizeof *v, 64));
     return MPQC_OK;
 }
 

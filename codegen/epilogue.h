@@ -33,7 +33,8 @@ struct mpqc_epilogue {
     LLVMValueRef out, bias, shifts, mults, residual_in, table;
     LLVMValueRef buffer; /* 64 bytes of stack for scalar tables, or NULL */
     struct mpqc_columns columns;
-    LLVMValueRef shift_of[MPQC_MAX_COLUMNS]; /* by vector */
+    /* by vector; of channels: as the array holds them */
+    LLVMValueRef shift_of[MPQC_MAX_COLUMNS];
     LLVMValueRef mult_of[MPQC_MAX_COLUMNS];  /* by i16 vector, in order of chunks */
 };
 

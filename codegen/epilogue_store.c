@@ -31,15 +31,44 @@ static LLVMValueRef element(struct mpqc_emit_cx *e, LLVMValueRef base, LLVMValue
     return mpqc_b_gep(e, base, at);
 }
 
+/* The vectors of paired columns from entry 2 * channel on. */
+static void load_paired(struct mpqc_emit_cx *e, LLVMValueRef base, LLVMTypeRef entry,
+                        unsigned bytes, unsigned lanes, unsigned n, LLVMValueRef channel,
+                        LLVMValueRef *out)
+{
+    LLVMValueRef first = element(e, base, channel, 2 * bytes, 0);
+    for (unsigned v = 0; v < n; v++)
+        out[v] = mpqc_b_load(e, LLVMVectorType(entry, lanes),
+                             mpqc_b_gep_const(e, first, bytes * lanes * v), bytes);
+}
+
 void mpqc_epilogue_bias(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
                         const struct mpqc_columns *c, LLVMValueRef channel, LLVMValueRef *acc)
 {
     unsigned at = 0;
+    if (c->paired) {
+        load_paired(e, ep->bias, e->i32, 4, 4, 2 * c->n, channel, acc);
+        return;
+    }
     for (unsigned v = 0; v < c->n; v++) {
         acc[v] = mpqc_b_load(e, LLVMVectorType(e->i32, c->lanes[v]),
                              element(e, ep->bias, channel, 4, at), 4);
         at += c->lanes[v];
     }
+}
+
+void mpqc_epilogue_biases(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
+                          const struct mpqc_columns *c, LLVMValueRef channel, int64_t n,
+                          LLVMValueRef by, LLVMValueRef *from, LLVMValueRef *acc)
+{
+    LLVMValueRef base = ep->bias;
+    for (int64_t m = 0; m < n; m++) {
+        if (!*from && !by) *from = mpqc_b_opaque(e, base);
+        else *from = mpqc_b_alias(e, *from ? *from : base, by ? by : mpqc_b_i64(e, 0));
+        ep->bias = *from;
+        mpqc_epilogue_bias(e, ep, c, channel, &acc[m * c->n * (c->paired ? 2 : 1)]);
+    }
+    ep->bias = base;
 }
 
 /* Lanes of a chunk's 16-bit vectors: pairs are packed to 2L, a single 4-lane vector is
@@ -53,6 +82,10 @@ static void load_mults(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, LLVMVal
 {
     const struct mpqc_columns *c = &ep->columns;
     unsigned at = 0, slot = 0;
+    if (c->paired && ep->mult_kind == MPQC_PARAM_CHANNEL) {
+        load_paired(e, ep->mults, e->i16, 2, 8, c->n, channel, ep->mult_of);
+        return;
+    }
     for (unsigned v = 0, nv; v < c->n; v += nv) {
         nv = mpqc_epilogue_chunk(c, v);
         unsigned L = c->lanes[v], n = packed_lanes(nv, L);
@@ -78,6 +111,10 @@ void mpqc_epilogue_columns(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
     unsigned at = 0;
     ep->columns = *c;
     if (ep->mult_kind != MPQC_PARAM_POSITION) load_mults(e, ep, channel);
+    if (c->paired && ep->shift_kind == MPQC_PARAM_CHANNEL) {
+        load_paired(e, ep->shifts, e->i32, 4, 4, 2 * c->n, channel, ep->shift_of);
+        return;
+    }
     for (unsigned v = 0; v < c->n && ep->shift_kind != MPQC_PARAM_POSITION; v++) {
         LLVMTypeRef t = LLVMVectorType(e->i32, c->lanes[v]);
         ep->shift_of[v] = ep->shift_kind == MPQC_PARAM_UNIFORM
@@ -95,8 +132,14 @@ struct chunk {
     unsigned n_pairs;          /* 16-bit vectors */
     unsigned slot;             /* of mult_of */
     unsigned at;               /* channel, relative to the columns' first */
-    bool interleaved;
-    LLVMValueRef t[2];
+    bool interleaved, paired;
+    LLVMValueRef t[4];
+};
+
+/* Where one position or two go. */
+struct places {
+    LLVMValueRef position[2], residual[2], row;
+    unsigned n;
 };
 
 static LLVMValueRef call2(struct mpqc_emit_cx *e, const char *name, LLVMValueRef a, LLVMValueRef b)
@@ -131,20 +174,34 @@ static LLVMValueRef shift(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep
     return LLVMBuildAShr(e->b, acc, ep->shift_of[v], "");
 }
 
+/* pack16 of vectors va and vb of the columns, shifted. */
+static LLVMValueRef shift_pair(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, unsigned va,
+                               LLVMValueRef a, unsigned vb, LLVMValueRef b, LLVMValueRef row)
+{
+    const struct mpqc_isa *isa = e->target->isa;
+    if (isa->shift16 && ep->shift_kind == MPQC_PARAM_UNIFORM)
+        return isa->shift16(e, a, b, ep->shift);
+    if (isa->upper16 && ep->shift_kind == MPQC_PARAM_CHANNEL)
+        return isa->upper16(e, a, b, ep->shift_of[va], ep->shift_of[vb]);
+    a = shift(e, ep, va, a, row);
+    return isa->pack16(e, a, va == vb ? a : shift(e, ep, vb, b, row));
+}
+
 static void shift_and_pack(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep,
                            struct chunk *k, const LLVMValueRef *acc, LLVMValueRef row)
 {
-    LLVMValueRef a[4];
-    for (unsigned v = 0; v < k->nv; v++)
-        a[v] = shift(e, ep, k->first + v, acc[k->first + v], row);
     if (k->nv == 1 && k->lanes > 4) {
-        LLVMValueRef s = call2(e, "llvm.smax", a[0], splat_like(e, a[0], INT16_MIN));
+        LLVMValueRef s = shift(e, ep, k->first, acc[k->first], row);
+        s = call2(e, "llvm.smax", s, splat_like(e, s, INT16_MIN));
         s = call2(e, "llvm.smin", s, splat_like(e, s, INT16_MAX));
         k->t[0] = LLVMBuildTrunc(e->b, s, LLVMVectorType(e->i16, k->lanes), "");
         return;
     }
-    for (unsigned p = 0; p < k->n_pairs; p++)
-        k->t[p] = e->target->isa->pack16(e, a[2 * p], a[k->nv == 1 ? 0 : 2 * p + 1]);
+    unsigned copies = k->paired ? 2 : 1, first = copies * k->first;
+    for (unsigned p = 0; p < k->n_pairs; p++) {
+        unsigned a = first + 2 * p, b = copies * k->nv == 1 ? a : a + 1;
+        k->t[p] = shift_pair(e, ep, a, acc[a], b, acc[b], row);
+    }
 }
 
 static LLVMValueRef mult_by_row(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, unsigned n,
@@ -176,8 +233,9 @@ static LLVMValueRef residual_factor(struct mpqc_emit_cx *e, const struct mpqc_ep
     return LLVMBuildSub(e->b, d, splat_like(e, d, 128 * ep->residual_zero), "");
 }
 
-static void add_residual(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, struct chunk *k,
-                         LLVMValueRef position, unsigned valid)
+/* The chunk's elements of a residual, in order. */
+static LLVMValueRef load_residual(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep,
+                                  const struct chunk *k, LLVMValueRef position, unsigned valid)
 {
     unsigned bytes = ep->residual_wide ? 2 : 1;
     LLVMValueRef at = LLVMBuildNSWAdd(e->b, position, mpqc_b_i64(e, k->at), "");
@@ -185,10 +243,48 @@ static void add_residual(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep,
                                 bytes == 1 ? at : mpqc_b_madd(e, at, bytes, mpqc_b_i64(e, 0)));
     /* Behind the last channel may lie what another thread writes, or nothing at all. */
     LLVMValueRef in = mpqc_b_load_bytes(e, p, bytes * valid, bytes * k->n, true);
-    if (bytes == 2) in = mpqc_b_as(e, in, e->i16, k->n);
+    return bytes == 2 ? mpqc_b_as(e, in, e->i16, k->n) : in;
+}
+
+/* Two channels of one position, two of the other, and so on. */
+static LLVMValueRef join_pair(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b)
+{
+    LLVMTypeRef element = LLVMGetElementType(LLVMTypeOf(a));
+    unsigned n = LLVMGetVectorSize(LLVMTypeOf(a));
+    LLVMTypeRef two = element == e->i8 ? e->i16 : e->i32;
+    int order[32];
+    for (unsigned i = 0; i < n; i++) order[i] = (int)(i / 2 + i % 2 * (n / 2));
+    LLVMValueRef in = mpqc_b_shuffle(e, mpqc_b_as(e, a, two, n / 2), mpqc_b_as(e, b, two, n / 2),
+                                     order, n);
+    return mpqc_b_as(e, in, element, 2 * n);
+}
+
+/* What join_pair joined: position `which` of vectors a and b, which follow each other; n
+ * channels. */
+static LLVMValueRef part_pair(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b,
+                              unsigned which, unsigned n)
+{
+    LLVMTypeRef element = LLVMGetElementType(LLVMTypeOf(a));
+    unsigned twos = LLVMGetVectorSize(LLVMTypeOf(a)) / 2;
+    LLVMTypeRef two = element == e->i8 ? e->i16 : e->i32;
+    int order[8];
+    for (unsigned i = 0; i < n / 2; i++) order[i] = (int)(2 * i + which);
+    LLVMValueRef out =
+        mpqc_b_shuffle(e, mpqc_b_as(e, a, two, twos), mpqc_b_as(e, b, two, twos), order, n / 2);
+    return mpqc_b_as(e, out, element, n);
+}
+
+static void add_residual(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, struct chunk *k,
+                         const struct places *to, unsigned valid)
+{
+    LLVMValueRef in = load_residual(e, ep, k, to->residual[0], valid);
+    if (k->paired)
+        in = join_pair(e, in,
+                       to->n > 1 ? load_residual(e, ep, k, to->residual[1], valid) : in);
     for (unsigned q = 0; q < k->n_pairs; q++) {
         int order[64];
-        for (unsigned i = 0; i < k->n16; i++) order[i] = packed_channel(k, q, i);
+        for (unsigned i = 0; i < k->n16; i++)
+            order[i] = k->paired ? (int)(8 * q + i) : packed_channel(k, q, i);
         LLVMValueRef d = residual_factor(e, ep, mpqc_b_shuffle(e, in, in, order, k->n16));
         d = e->target->isa->mulhrs(e, d, splat_like(e, d, ep->residual_mult));
         k->t[q] = call2(e, "llvm.sadd.sat", k->t[q], d);
@@ -207,35 +303,54 @@ static LLVMValueRef in_order(struct mpqc_emit_cx *e, const struct chunk *k, LLVM
     return mpqc_b_shuffle(e, joined, joined, order, k->n);
 }
 
-/* 16-bit vectors -> bytes in order, clamped to [lo, hi]. */
-static LLVMValueRef narrow(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, struct chunk *k)
+/* May rounding follow the addition of the zero point, in one instruction with the pack?  Sums
+ * that saturate are 255 either way. */
+static bool rounds_last(const struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep)
 {
-    LLVMValueRef bytes;
+    return e->target->isa->round8 && ep->frac >= 1 && ep->frac <= 7 && ep->zero >= 0 &&
+           ep->zero <= 255;
+}
+
+/* 16-bit vectors a and b -> bytes as pack8 gives them, clamped to [lo, hi]. */
+static LLVMValueRef pack_bytes(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep,
+                               LLVMValueRef a, LLVMValueRef b)
+{
+    LLVMValueRef packed = rounds_last(e, ep) ? e->target->isa->round8(e, a, b, ep->frac)
+                                             : e->target->isa->pack8(e, a, b);
+    if (ep->lo > 0) packed = call2(e, "llvm.umax", packed, splat_like(e, packed, ep->lo));
+    if (ep->hi < 255) packed = call2(e, "llvm.umin", packed, splat_like(e, packed, ep->hi));
+    return packed;
+}
+
+static void add_zero(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, struct chunk *k)
+{
     for (unsigned p = 0; p < k->n_pairs; p++) {
         LLVMValueRef t = k->t[p];
+        int32_t zero = rounds_last(e, ep) ? ep->zero * (1 << ep->frac) : ep->zero;
         /* (x * 2^(15-f) + 2^14) >> 15 = (x + 2^(f-1)) >> f */
-        if (ep->frac > 0) t = e->target->isa->mulhrs(e, t, splat_like(e, t, 1 << (15 - ep->frac)));
-        k->t[p] = call2(e, "llvm.sadd.sat", t, splat_like(e, t, ep->zero));
+        if (ep->frac > 0 && !rounds_last(e, ep))
+            t = e->target->isa->mulhrs(e, t, splat_like(e, t, 1 << (15 - ep->frac)));
+        k->t[p] = call2(e, "llvm.sadd.sat", t, splat_like(e, t, zero));
     }
+}
+
+/* 16-bit vectors, zero point added -> bytes in order. */
+static LLVMValueRef narrow(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, struct chunk *k)
+{
     if (k->nv == 1 && k->lanes > 4) { /* no pack: in order already */
         LLVMValueRef t = call2(e, "llvm.smax", k->t[0], splat_like(e, k->t[0], ep->lo));
         t = call2(e, "llvm.smin", t, splat_like(e, t, ep->hi));
-        bytes = LLVMBuildTrunc(e->b, t, LLVMVectorType(e->i8, k->n), "");
-    } else {
-        LLVMValueRef packed = e->target->isa->pack8(e, k->t[0], k->t[k->n_pairs - 1]);
-        /* 16-byte part j of the result: 8 bytes of the first vector, 8 of the second. */
-        int order[64];
-        for (unsigned p = k->n_pairs; p-- > 0;)
-            for (unsigned i = k->n16; i-- > 0;) {
-                int c = packed_channel(k, p, i);
-                if (c < (int)k->n) order[c] = (int)(i / 8 * 16 + 8 * p + i % 8);
-            }
-        if (ep->lo > 0) packed = call2(e, "llvm.umax", packed, splat_like(e, packed, ep->lo));
-        if (ep->hi < 255) packed = call2(e, "llvm.umin", packed, splat_like(e, packed, ep->hi));
-        bytes = mpqc_b_shuffle(e, packed, packed, order, k->n);
+        return LLVMBuildTrunc(e->b, t, LLVMVectorType(e->i8, k->n), "");
     }
-    if (ep->flip) bytes = LLVMBuildXor(e->b, bytes, splat_like(e, bytes, 0x80), "");
-    return bytes;
+    LLVMValueRef packed = pack_bytes(e, ep, k->t[0], k->t[k->n_pairs - 1]);
+    /* 16-byte part j of the result: 8 bytes of the first vector, 8 of the second. */
+    int order[64];
+    for (unsigned p = k->n_pairs; p-- > 0;)
+        for (unsigned i = k->n16; i-- > 0;) {
+            int c = packed_channel(k, p, i);
+            if (c < (int)k->n) order[c] = (int)(i / 8 * 16 + 8 * p + i % 8);
+        }
+    return mpqc_b_shuffle(e, packed, packed, order, k->n);
 }
 
 /* table[bytes[i]] for the first n of them, to p. */
@@ -276,19 +391,13 @@ static void clamp(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, struct
     }
 }
 
-static void store_chunk(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, struct chunk *k,
-                        LLVMValueRef position, unsigned valid)
+/* The chunk's bytes of one position, in order, to where it goes. */
+static void store_bytes(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, const struct chunk *k,
+                        LLVMValueRef bytes, LLVMValueRef position, unsigned valid)
 {
     LLVMValueRef at = LLVMBuildNSWAdd(e->b, position, mpqc_b_i64(e, k->at), "");
-    if (!ep->narrow) {
-        if (ep->clamp) clamp(e, ep, k);
-        LLVMValueRef all = k->n_pairs == 2 ? mpqc_b_join(e, k->t[0], k->t[1]) : k->t[0];
-        LLVMValueRef bytes = mpqc_b_as(e, in_order(e, k, all), e->i8, 2 * k->n);
-        at = mpqc_b_madd(e, at, 2, mpqc_b_i64(e, 0));
-        mpqc_b_store_bytes(e, bytes, mpqc_b_gep(e, ep->out, at), 2 * valid);
-        return;
-    }
-    LLVMValueRef bytes = narrow(e, ep, k), p = mpqc_b_gep(e, ep->out, at);
+    LLVMValueRef p = mpqc_b_gep(e, ep->out, at);
+    if (ep->flip) bytes = LLVMBuildXor(e->b, bytes, splat_like(e, bytes, 0x80), "");
     if (ep->buffer) {
         store_by_table(e, ep, bytes, p, valid);
         return;
@@ -297,51 +406,116 @@ static void store_chunk(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, struct
     mpqc_b_store_bytes(e, bytes, p, valid);
 }
 
+/* The same of 16-bit elements. */
+static void store_words(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, const struct chunk *k,
+                        LLVMValueRef words, LLVMValueRef position, unsigned valid)
+{
+    LLVMValueRef at = LLVMBuildNSWAdd(e->b, position, mpqc_b_i64(e, k->at), "");
+    LLVMValueRef bytes = mpqc_b_as(e, words, e->i8, 2 * k->n);
+    at = mpqc_b_madd(e, at, 2, mpqc_b_i64(e, 0));
+    mpqc_b_store_bytes(e, bytes, mpqc_b_gep(e, ep->out, at), 2 * valid);
+}
+
+static void store_paired(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, struct chunk *k,
+                         const struct places *to, unsigned valid)
+{
+    LLVMValueRef v[4];
+    unsigned last = k->n_pairs - 1, n = ep->narrow ? (k->n_pairs + 1) / 2 : k->n_pairs;
+    for (unsigned i = 0; i < n; i++)
+        v[i] = ep->narrow ? pack_bytes(e, ep, k->t[2 * i], k->t[2 * i < last ? 2 * i + 1 : last])
+                          : k->t[i];
+    while (n > 2) { /* 16-bit elements fill four vectors */
+        v[0] = mpqc_b_join(e, v[0], v[1]);
+        v[1] = mpqc_b_join(e, v[2], v[3]);
+        n = 2;
+    }
+    for (unsigned i = 0; i < to->n; i++) {
+        LLVMValueRef part = part_pair(e, v[0], v[n - 1], i, k->n);
+        if (ep->narrow) store_bytes(e, ep, k, part, to->position[i], valid);
+        else store_words(e, ep, k, part, to->position[i], valid);
+    }
+}
+
+static void store_chunk(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, struct chunk *k,
+                        const struct places *to, unsigned valid)
+{
+    if (ep->narrow) add_zero(e, ep, k);
+    else if (ep->clamp) clamp(e, ep, k);
+    if (k->paired) {
+        store_paired(e, ep, k, to, valid);
+    } else if (ep->narrow) {
+        store_bytes(e, ep, k, narrow(e, ep, k), to->position[0], valid);
+    } else {
+        LLVMValueRef all = k->n_pairs == 2 ? mpqc_b_join(e, k->t[0], k->t[1]) : k->t[0];
+        store_words(e, ep, k, in_order(e, k, all), to->position[0], valid);
+    }
+}
+
 /* The chunk that starts with vector k->first. */
 static void measure_chunk(const struct mpqc_columns *c, struct chunk *k)
 {
     k->interleaved = c->interleaved;
+    k->paired = c->paired;
     k->nv = mpqc_epilogue_chunk(c, k->first);
     k->lanes = c->lanes[k->first];
     k->n = k->nv * k->lanes;
-    k->n16 = packed_lanes(k->nv, k->lanes);
-    k->n_pairs = (k->nv + 1) / 2;
+    k->n16 = k->paired ? 8 : packed_lanes(k->nv, k->lanes);
+    k->n_pairs = k->paired ? k->nv : (k->nv + 1) / 2;
 }
 
 /* From 16-bit sums to memory. */
 static void finish_chunk(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, struct chunk *k,
-                         LLVMValueRef position, LLVMValueRef residual_position, LLVMValueRef row)
+                         const struct places *to)
 {
     unsigned left = ep->columns.valid - k->at, valid = left < k->n ? left : k->n;
     for (unsigned p = 0; p < k->n_pairs; p++) {
-        LLVMValueRef m = ep->mult_kind == MPQC_PARAM_POSITION ? mult_by_row(e, ep, k->n16, row)
-                                                              : ep->mult_of[k->slot + p];
+        LLVMValueRef m = ep->mult_kind == MPQC_PARAM_POSITION
+                             ? mult_by_row(e, ep, k->n16, to->row)
+                             : ep->mult_of[k->slot + p];
         k->t[p] = e->target->isa->mulhrs(e, k->t[p], m);
     }
-    if (ep->residual != MPQC_NONE) add_residual(e, ep, k, residual_position, valid);
-    store_chunk(e, ep, k, position, valid);
+    if (ep->residual != MPQC_NONE) add_residual(e, ep, k, to, valid);
+    store_chunk(e, ep, k, to, valid);
 }
 
-void mpqc_epilogue_store(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, LLVMValueRef *acc,
-                         LLVMValueRef position, LLVMValueRef residual_position, LLVMValueRef row)
+static void store_all(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, LLVMValueRef *acc,
+                      const struct places *to)
 {
     const struct mpqc_columns *c = &ep->columns;
     struct chunk k = {0};
     for (k.first = 0; k.first < c->n && k.at < c->valid; k.first += k.nv) {
         measure_chunk(c, &k);
-        shift_and_pack(e, ep, &k, acc, row);
-        finish_chunk(e, ep, &k, position, residual_position, row);
+        shift_and_pack(e, ep, &k, acc, to->row);
+        finish_chunk(e, ep, &k, to);
         k.slot += k.n_pairs;
         k.at += k.n;
     }
+}
+
+void mpqc_epilogue_store(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, LLVMValueRef *acc,
+                         LLVMValueRef position, LLVMValueRef residual_position, LLVMValueRef row)
+{
+    MPQC_ASSERT(!ep->columns.paired);
+    store_all(e, ep, acc, &(struct places){{position}, {residual_position}, row, 1});
+}
+
+void mpqc_epilogue_store_pair(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, LLVMValueRef *acc,
+                              const LLVMValueRef position[2],
+                              const LLVMValueRef residual_position[2], unsigned live)
+{
+    MPQC_ASSERT(ep->columns.paired && live >= 1 && live <= 2);
+    store_all(e, ep, acc,
+              &(struct places){{position[0], position[1]},
+                               {residual_position[0], residual_position[1]},
+                               NULL,
+                               live});
 }
 
 LLVMValueRef mpqc_epilogue_pack(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, unsigned half,
                                 LLVMValueRef *acc, LLVMValueRef row)
 {
     MPQC_ASSERT(ep->columns.interleaved && ep->columns.n == 4);
-    return e->target->isa->pack16(e, shift(e, ep, 2 * half, acc[0], row),
-                                  shift(e, ep, 2 * half + 1, acc[1], row));
+    return shift_pair(e, ep, 2 * half, acc[0], 2 * half + 1, acc[1], row);
 }
 
 void mpqc_epilogue_store_packed(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
@@ -351,5 +525,5 @@ void mpqc_epilogue_store_packed(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep
     struct chunk k = {.t = {half[0], half[1]}};
     MPQC_ASSERT(ep->columns.interleaved && ep->columns.n == 4);
     measure_chunk(&ep->columns, &k);
-    finish_chunk(e, ep, &k, position, residual_position, row);
+    finish_chunk(e, ep, &k, &(struct places){{position}, {residual_position}, row, 1});
 }

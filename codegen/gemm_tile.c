@@ -28,7 +28,7 @@ static unsigned paired(const struct gemm *q)
 
 static bool from_bias(const struct gemm *q)
 {
-    return q->t->form ? q->t->form->begin != NULL : acc_per_column(q) == 1;
+    return q->t->form ? q->t->form->from_bias : acc_per_column(q) == 1;
 }
 
 /* How many there are in a set. */
@@ -45,25 +45,41 @@ static LLVMValueRef *acc_var(struct gemm *q, unsigned set, int64_t m, unsigned v
     return &q->var[i];
 }
 
-/* The first set starts from the bias if one accumulator stands for one column, all
- * others from zero. */
+/* What the first set starts from, [position or pair][vector][acc_per_column]: the bias if one
+ * accumulator stands for one column, else zero. */
+static void first_values(struct gemm *q, LLVMValueRef *first)
+{
+    struct mpqc_emit_cx *e = q->e;
+    int64_t all = all_accumulators(q), per = q->c->n * acc_per_column(q);
+    if (from_bias(q) && q->t->form) {
+        LLVMValueRef from = NULL;
+        mpqc_epilogue_biases(e, q->ep, q->c, q->channel, all / per, NULL, &from, first);
+        return;
+    }
+    if (from_bias(q)) mpqc_epilogue_bias(e, q->ep, q->c, q->channel, first);
+    for (int64_t i = from_bias(q) ? per : 0; i < all; i++) {
+        unsigned v = (unsigned)(i % per) / acc_per_column(q);
+        first[i] = from_bias(q) ? first[i - per]
+                                : LLVMConstNull(LLVMVectorType(e->i32, q->c->lanes[v]));
+    }
+}
+
+/* All sets but the first start from zero. */
 static void begin_accumulators(struct gemm *q)
 {
     struct mpqc_emit_cx *e = q->e;
     unsigned apc = acc_per_column(q);
-    LLVMValueRef bias[MPQC_MAX_COLUMNS];
-    if (from_bias(q)) mpqc_epilogue_bias(e, q->ep, q->c, q->channel, bias);
+    LLVMValueRef first[MPQC_LEN(q->var)];
+    first_values(q, first);
     for (unsigned v = 0; v < q->c->n; v++) {
         LLVMTypeRef type = LLVMVectorType(e->i32, q->c->lanes[v]);
-        LLVMValueRef none = LLVMConstNull(type), first[] = {none, none, none, none};
-        if (from_bias(q) && q->t->form) q->t->form->begin(e, bias[v], first);
-        else if (from_bias(q)) first[0] = bias[v];
+        LLVMValueRef none = LLVMConstNull(type);
         for (unsigned set = 0; set < q->t->split; set++)
             for (int64_t m = 0; m < q->mh * q->mw; m += paired(q))
                 for (unsigned a = 0; a < apc; a++) {
                     LLVMValueRef *var = acc_var(q, set, m, v) + a;
                     *var = mpqc_b_var(e, type, "acc");
-                    LLVMBuildStore(e->b, set == 0 ? first[a] : none, *var);
+                    LLVMBuildStore(e->b, set == 0 ? first[var - q->var] : none, *var);
                 }
     }
 }
@@ -235,9 +251,13 @@ static void block(struct gemm *q, LLVMValueRef x, int64_t x_at, LLVMValueRef w, 
     LLVMValueRef acc[MPQC_LEN(q->var)];
     s.wide = n < f->wide ? n : f->wide;
     s.acc = acc;
+    unsigned loaded = n == 3 ? 16 : 4 * n; /* of three groups, one load too many bytes is best */
+    /* Where positions overlap, LLVM would cut a short load out of a long one, by scalars. */
+    if (n < f->steps && q->l->x_col < 16) x = mpqc_b_alias(e, x, constant(q, x_at));
+    if (bytes == 4 * n && e->plan->place[q->l->x].space == MPQC_SPACE_ARENA) bytes = loaded;
     for (unsigned m = 0; m < s.m; m++) {
         int64_t at = m / q->mw * q->l->x_row + m % q->mw * q->l->x_col;
-        s.x[m] = mpqc_b_load_bytes(e, mpqc_b_gep_const(e, x, x_at + at), bytes, 4 * n, true);
+        s.x[m] = mpqc_b_load_bytes(e, mpqc_b_gep_const(e, x, x_at + at), bytes, loaded, true);
     }
     f->prepare(e, &s);
     for (; s.step < n; s.step++) {
@@ -263,6 +283,7 @@ static bool short_enough(const struct gemm *q, int64_t n)
 static unsigned block_steps(const struct mpqc_form *f, int64_t left)
 {
     unsigned n = f->steps;
+    if (left == 3 && f->wide == 1) return 3;
     while (n > left) n /= 2;
     return n;
 }
@@ -369,19 +390,24 @@ static void outer_runs(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
     mpqc_b_loop_end(e, &loop);
 }
 
-LLVMValueRef mpqc_gemm_sum(struct gemm *q, int64_t m, unsigned v)
+/* The accumulators of position m (or of a pair) and vector v, of all sets. */
+static void load_accumulators(struct gemm *q, int64_t m, unsigned v, LLVMValueRef *acc)
 {
     struct mpqc_emit_cx *e = q->e;
     LLVMTypeRef type = LLVMVectorType(e->i32, q->c->lanes[v]);
-    LLVMValueRef acc[4];
     for (unsigned a = 0; a < acc_per_column(q); a++) {
         acc[a] = LLVMBuildLoad2(e->b, type, acc_var(q, 0, m, v)[a], "");
         for (unsigned set = 1; set < q->t->split; set++)
             acc[a] = LLVMBuildAdd(
                 e->b, acc[a], LLVMBuildLoad2(e->b, type, acc_var(q, set, m, v)[a], ""), "");
     }
-    return q->t->form ? q->t->form->finish(e, acc, (unsigned)(m % paired(q)))
-                      : e->target->isa->finish(e, acc);
+}
+
+LLVMValueRef mpqc_gemm_sum(struct gemm *q, int64_t m, unsigned v)
+{
+    LLVMValueRef acc[4];
+    load_accumulators(q, m, v, acc);
+    return q->t->form ? q->t->form->finish(q->e, acc) : q->e->target->isa->finish(q->e, acc);
 }
 
 /* The sums of position m. */
@@ -394,15 +420,34 @@ static void take_accumulators(struct gemm *q, int64_t m, const LLVMValueRef *bia
     }
 }
 
-/* Position (y, z) of the tile, given its sums.  All i64. */
-static void finish_position(struct gemm *q, LLVMValueRef *sum, LLVMValueRef position,
-                            LLVMValueRef residual, LLVMValueRef y, LLVMValueRef z)
+/* Where position (y, z) of the tile is, given where the first one is.  All i64. */
+static void move_position(struct gemm *q, LLVMValueRef y, LLVMValueRef z, LLVMValueRef *position,
+                          LLVMValueRef *residual)
 {
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_linear *l = q->l;
-    position = mpqc_b_madd(e, y, l->out_row, mpqc_b_madd(e, z, l->out_col, position));
-    residual = mpqc_b_madd(e, y, l->res_row, mpqc_b_madd(e, z, l->res_col, residual));
-    mpqc_epilogue_store(e, q->ep, sum, position, residual, NULL);
+    *position = mpqc_b_madd(e, y, l->out_row, mpqc_b_madd(e, z, l->out_col, *position));
+    *residual = mpqc_b_madd(e, y, l->res_row, mpqc_b_madd(e, z, l->res_col, *residual));
+}
+
+static void finish_position(struct gemm *q, LLVMValueRef *sum, LLVMValueRef position,
+                            LLVMValueRef residual, LLVMValueRef y, LLVMValueRef z)
+{
+    move_position(q, y, z, &position, &residual);
+    mpqc_epilogue_store(q->e, q->ep, sum, position, residual, NULL);
+}
+
+/* Positions m and, if the tile has it, m + 1, of a form that pairs them. */
+static void finish_pair(struct gemm *q, int64_t m, LLVMValueRef position, LLVMValueRef residual)
+{
+    LLVMValueRef acc[2 * MPQC_MAX_COLUMNS], at[] = {position, position};
+    LLVMValueRef add[] = {residual, residual};
+    unsigned live = m + 1 < q->mh * q->mw ? 2 : 1;
+    for (unsigned i = 0; i < live; i++)
+        move_position(q, constant(q, (m + i) / q->mw), constant(q, (m + i) % q->mw), &at[i],
+                      &add[i]);
+    for (unsigned v = 0; v < q->c->n; v++) load_accumulators(q, m, v, &acc[2 * v]);
+    mpqc_epilogue_store_pair(q->e, q->ep, acc, at, add, live);
 }
 
 /* All sums to memory, then a loop over positions: much less code than the same without
@@ -471,7 +516,11 @@ void mpqc_gemm_tile(struct gemm *q, int64_t mh, int64_t mw, LLVMValueRef x,
         finish_rolled(q, bias, position, residual);
         return;
     }
-    for (int64_t m = 0; m < mh * mw; m++) {
+    for (int64_t m = 0; m < mh * mw; m += paired(q)) {
+        if (q->c->paired) {
+            finish_pair(q, m, position, residual);
+            continue;
+        }
         take_accumulators(q, m, bias, sum);
         finish_position(q, sum, position, residual, constant(q, m / mw), constant(q, m % mw));
     }

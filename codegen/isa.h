@@ -38,13 +38,13 @@ struct mpqc_form {
      * keep the multipliers busy; tenths of a cycle and bytes of code of a block: per pair and
      * vector, per position, per vector. */
     unsigned registers, chains, dot_cost, x_cost, w_cost, dot_code, x_code, w_code;
-    /* what acc accumulators start from, given the bias; NULL: zero, and it is added last */
-    void (*begin)(struct mpqc_emit_cx *, LLVMValueRef bias, LLVMValueRef *acc);
+    bool from_bias; /* accumulators start from the bias; else from zero, and it is added last */
     /* x holds 4 * steps bytes of each position, and is replaced */
     void (*prepare)(struct mpqc_emit_cx *, struct mpqc_form_step *);
     void (*multiply)(struct mpqc_emit_cx *, const struct mpqc_form_step *);
-    /* acc accumulators -> <4 x i32>, the sums of position `which` of the pair */
-    LLVMValueRef (*finish)(struct mpqc_emit_cx *, LLVMValueRef *acc, unsigned which);
+    /* acc accumulators -> <4 x i32>, the sums of a position; NULL where pair is 2: then they
+     * are finished together (struct mpqc_columns) */
+    LLVMValueRef (*finish)(struct mpqc_emit_cx *, LLVMValueRef *acc);
 };
 
 /* The dot-product step.  Activations are u8, weights s8, both in groups of four along
@@ -79,6 +79,9 @@ struct mpqc_isa {
                 const LLVMValueRef *w);
     /* acc_per_column accumulators -> one <n x i32> */
     LLVMValueRef (*finish)(struct mpqc_emit_cx *, LLVMValueRef *acc);
+    /* Not 0: depthwise convolution by `dot`, eight channels at a time (window_dots.c), where so
+     * many quartets of taps or weights stay in registers. */
+    unsigned dots;
     /* NULL, or depthwise convolution without interleaving (window_direct.c): n accumulators
      * of four channels += x0 * w0 + x1 * w1, vectors of 4 n bytes; x1 may be NULL. */
     void (*direct)(struct mpqc_emit_cx *, unsigned n, LLVMValueRef *acc, LLVMValueRef x0,
@@ -90,6 +93,13 @@ struct mpqc_isa {
      * the vectors, [a part j, b part j].  pack16: i32 -> i16; pack8: i16 -> u8. */
     LLVMValueRef (*pack16)(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
     LLVMValueRef (*pack8)(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
+    /* NULL, or what the epilogue then takes for a shift and a pack.  shift16: pack16 of
+     * a >> shift and b >> shift.  upper16: the same for shifts that differ, given 16 less
+     * each of them.  round8: pack8 of (a + half) >> shift, shift in 1..8. */
+    LLVMValueRef (*shift16)(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b, int32_t shift);
+    LLVMValueRef (*upper16)(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b,
+                            LLVMValueRef up_a, LLVMValueRef up_b);
+    LLVMValueRef (*round8)(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b, int32_t shift);
     /* <n x i8> indices into a 256-byte table at ptr -> <n x i8>, n = 16, 32, 64;
      * NULL: scalar loads */
     LLVMValueRef (*lookup)(struct mpqc_emit_cx *, LLVMValueRef table, LLVMValueRef index);

@@ -16,7 +16,7 @@ static LLVMValueRef lane(struct mpqc_emit_cx *e, const struct mpqc_form_step *s,
 {
     int order[4];
     for (int i = 0; i < 4; i++) order[i] = (int)s->step;
-    LLVMValueRef groups = mpqc_b_as(e, x, e->i32, s->steps);
+    LLVMValueRef groups = mpqc_b_as(e, x, e->i32, LLVMGetVectorSize(LLVMTypeOf(x)) / 4);
     LLVMValueRef all = mpqc_b_shuffle(e, groups, LLVMGetPoison(LLVMTypeOf(groups)), order, 4);
     return mpqc_b_as(e, all, e->i8, 16);
 }
@@ -30,15 +30,42 @@ void mpqc_isa_arm_lanes(struct mpqc_emit_cx *e, const struct mpqc_form_step *s, 
             s->acc[m * s->n + v] = dot(e, s->acc[m * s->n + v], x[m], s->w[v]);
 }
 
-void mpqc_isa_arm_begin_lanes(struct mpqc_emit_cx *e, LLVMValueRef bias, LLVMValueRef *acc)
+/* ---- the epilogue ---- */
+
+static LLVMValueRef shift_and_narrow(struct mpqc_emit_cx *e, const char *name, LLVMTypeRef to,
+                                     LLVMValueRef a, LLVMValueRef b, int32_t shift)
 {
-    (void)e;
-    acc[0] = bias;
+    LLVMValueRef low[] = {a, mpqc_b_i32(e, shift)}, high[] = {b, mpqc_b_i32(e, shift)};
+    return mpqc_b_join(e, mpqc_b_intrinsic(e, name, &to, 1, low, 2),
+                       mpqc_b_intrinsic(e, name, &to, 1, high, 2));
 }
 
-LLVMValueRef mpqc_isa_arm_finish_lanes(struct mpqc_emit_cx *e, LLVMValueRef *acc, unsigned which)
+LLVMValueRef mpqc_isa_arm_shift16(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b,
+                                  int32_t shift)
 {
-    (void)e;
-    (void)which;
-    return acc[0];
+    if (shift >= 1 && shift <= 16)
+        return shift_and_narrow(e, "llvm.aarch64.neon.sqshrn", LLVMVectorType(e->i16, 4), a, b,
+                                shift);
+    LLVMValueRef by = mpqc_b_splat(e, LLVMTypeOf(a), shift);
+    return mpqc_isa_arm_pack16(e, LLVMBuildAShr(e->b, a, by, ""), LLVMBuildAShr(e->b, b, by, ""));
+}
+
+/* No instruction narrows by shifts that differ.  But a shift to the left saturates 32 bits,
+ * of which uzp2 takes the upper 16: one instruction for eight, where sqxtn takes two. */
+LLVMValueRef mpqc_isa_arm_upper16(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b,
+                                  LLVMValueRef up_a, LLVMValueRef up_b)
+{
+    LLVMTypeRef t = LLVMTypeOf(a);
+    LLVMValueRef low[] = {a, up_a}, high[] = {b, up_b};
+    static const int odd[] = {1, 3, 5, 7, 9, 11, 13, 15};
+    a = mpqc_b_intrinsic(e, "llvm.aarch64.neon.sqshl", &t, 1, low, 2);
+    b = mpqc_b_intrinsic(e, "llvm.aarch64.neon.sqshl", &t, 1, high, 2);
+    return mpqc_b_shuffle(e, mpqc_b_as(e, a, e->i16, 8), mpqc_b_as(e, b, e->i16, 8), odd, 8);
+}
+
+LLVMValueRef mpqc_isa_arm_round8(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b,
+                                 int32_t shift)
+{
+    return shift_and_narrow(e, "llvm.aarch64.neon.sqrshrun", LLVMVectorType(e->i8, 8), a, b,
+                            shift);
 }

@@ -11,6 +11,12 @@ void mpqc_isa_arm_prepare_w(struct mpqc_emit_cx *, LLVMValueRef w, LLVMValueRef 
 LLVMValueRef mpqc_isa_arm_mulhrs(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
 LLVMValueRef mpqc_isa_arm_pack16(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
 LLVMValueRef mpqc_isa_arm_pack8(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef mpqc_isa_arm_shift16(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b,
+                                  int32_t shift);
+LLVMValueRef mpqc_isa_arm_upper16(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b,
+                                  LLVMValueRef up_a, LLVMValueRef up_b);
+LLVMValueRef mpqc_isa_arm_round8(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b,
+                                 int32_t shift);
 LLVMValueRef mpqc_isa_arm_lookup(struct mpqc_emit_cx *, LLVMValueRef table, LLVMValueRef index);
 
 /* The form of dot products by a lane of four activations.  dot: acc + x . w by lanes;
@@ -20,7 +26,5 @@ typedef LLVMValueRef (*mpqc_arm_dot)(struct mpqc_emit_cx *, LLVMValueRef acc, LL
 void mpqc_isa_arm_lanes(struct mpqc_emit_cx *, const struct mpqc_form_step *, mpqc_arm_dot);
 /* x - 128 of all positions. */
 void mpqc_isa_arm_signed(struct mpqc_emit_cx *, struct mpqc_form_step *);
-void mpqc_isa_arm_begin_lanes(struct mpqc_emit_cx *, LLVMValueRef bias, LLVMValueRef *acc);
-LLVMValueRef mpqc_isa_arm_finish_lanes(struct mpqc_emit_cx *, LLVMValueRef *acc, unsigned which);
 
 #endif

@@ -36,10 +36,10 @@ static const struct mpqc_form lanes = {
     .dot_code = 16,
     .x_code = 8,
     .w_code = 10,
-    .begin = mpqc_isa_arm_begin_lanes,
+    .from_bias = true,
     .prepare = mpqc_isa_arm_signed,
     .multiply = multiply_lanes,
-    .finish = mpqc_isa_arm_finish_lanes,
+    .finish = mpqc_isa_finish_one,
 };
 
 const struct mpqc_isa mpqc_isa_dotprod = {
@@ -57,9 +57,13 @@ const struct mpqc_isa mpqc_isa_dotprod = {
     .prepare_x = mpqc_isa_arm_prepare_x,
     .prepare_w = mpqc_isa_arm_prepare_w,
     .dot = dot,
+    .dots = 8,
     .finish = mpqc_isa_finish_one,
     .mulhrs = mpqc_isa_arm_mulhrs,
     .pack16 = mpqc_isa_arm_pack16,
     .pack8 = mpqc_isa_arm_pack8,
+    .shift16 = mpqc_isa_arm_shift16,
+    .upper16 = mpqc_isa_arm_upper16,
+    .round8 = mpqc_isa_arm_round8,
     .lookup = mpqc_isa_arm_lookup,
 };

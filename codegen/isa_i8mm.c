@@ -57,10 +57,10 @@ static const struct mpqc_form lanes = {
     .dot_code = 16,
     .x_code = 4,
     .w_code = 10,
-    .begin = mpqc_isa_arm_begin_lanes,
+    .from_bias = true,
     .prepare = prepare_lanes,
     .multiply = multiply_lanes,
-    .finish = mpqc_isa_arm_finish_lanes,
+    .finish = mpqc_isa_finish_one,
 };
 
 /* ---- matrices ---------------------------------------------------------------------------
@@ -94,20 +94,6 @@ static void multiply_pairs(struct mpqc_emit_cx *e, const struct mpqc_form_step *
     }
 }
 
-static void begin_pairs(struct mpqc_emit_cx *e, LLVMValueRef bias, LLVMValueRef *acc)
-{
-    for (int h = 0; h < 2; h++) {
-        int order[] = {2 * h, 2 * h + 1, 2 * h, 2 * h + 1};
-        acc[h] = mpqc_b_shuffle(e, bias, bias, order, 4);
-    }
-}
-
-static LLVMValueRef finish_pairs(struct mpqc_emit_cx *e, LLVMValueRef *acc, unsigned which)
-{
-    int at = 2 * (int)which, order[] = {at, at + 1, at + 4, at + 5};
-    return mpqc_b_shuffle(e, acc[0], acc[1], order, 4);
-}
-
 static const struct mpqc_form matrix = {
     .name = "matrix",
     .steps = 4,
@@ -115,7 +101,7 @@ static const struct mpqc_form matrix = {
     .even = 2,
     .pair = 2,
     .acc = 2,
-    .registers = 2,
+    .registers = 4,
     .chains = 16,
     .dot_cost = 20,
     .x_cost = 7,
@@ -123,10 +109,9 @@ static const struct mpqc_form matrix = {
     .dot_code = 16,
     .x_code = 8,
     .w_code = 10,
-    .begin = begin_pairs,
+    .from_bias = true,
     .prepare = prepare_pairs,
     .multiply = multiply_pairs,
-    .finish = finish_pairs,
 };
 
 const struct mpqc_isa mpqc_isa_i8mm = {
@@ -143,9 +128,13 @@ const struct mpqc_isa mpqc_isa_i8mm = {
     .prepare_x = prepare_x,
     .prepare_w = mpqc_isa_arm_prepare_w,
     .dot = dot,
+    .dots = 7,
     .finish = mpqc_isa_finish_one,
     .mulhrs = mpqc_isa_arm_mulhrs,
     .pack16 = mpqc_isa_arm_pack16,
     .pack8 = mpqc_isa_arm_pack8,
+    .shift16 = mpqc_isa_arm_shift16,
+    .upper16 = mpqc_isa_arm_upper16,
+    .round8 = mpqc_isa_arm_round8,
     .lookup = mpqc_isa_arm_lookup,
 };

@@ -127,10 +127,9 @@ static void multiply_fold(struct mpqc_emit_cx *e, const struct mpqc_form_step *s
     }
 }
 
-static LLVMValueRef finish_fold(struct mpqc_emit_cx *e, LLVMValueRef *acc, unsigned which)
+static LLVMValueRef finish_fold(struct mpqc_emit_cx *e, LLVMValueRef *acc)
 {
     LLVMValueRef sum[2] = {finish(e, &acc[0]), finish(e, &acc[2])};
-    (void)which;
     return finish(e, sum);
 }
 
@@ -190,5 +189,7 @@ const struct mpqc_isa mpqc_isa_neon = {
     .mulhrs = mpqc_isa_arm_mulhrs,
     .pack16 = mpqc_isa_arm_pack16,
     .pack8 = mpqc_isa_arm_pack8,
+    .shift16 = mpqc_isa_arm_shift16,
+    .round8 = mpqc_isa_arm_round8,
     .lookup = mpqc_isa_arm_lookup,
 };

@@ -97,9 +97,9 @@ int64_t mpqc_steps_code(const struct mpqc_isa *, const struct mpqc_form *, unsig
                         int64_t steps, int64_t m, unsigned nv);
 int64_t mpqc_finish_code(unsigned nv);
 int64_t mpqc_finish_cost(int64_t m, unsigned nv, bool rolled);
-/* Panels of nv vectors. */
-void mpqc_panels_make(const struct mpqc_emit_cx *, const struct mpqc_linear *, unsigned nv,
-                      struct mpqc_panels *);
+/* Panels of nv vectors, for tiles in a form or (NULL) none. */
+void mpqc_panels_make(const struct mpqc_emit_cx *, const struct mpqc_linear *,
+                      const struct mpqc_form *, unsigned nv, struct mpqc_panels *);
 /* The tile that e->tiles asks for, or the cheapest; shape: see struct mpqc_tile_facts. */
 void mpqc_tile_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *, uint64_t shape,
                       struct mpqc_tile *out);

@@ -62,14 +62,15 @@ static void columns_add(struct mpqc_columns *c, unsigned lanes, int64_t *left)
     *left -= take;
 }
 
-void mpqc_panels_make(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, unsigned nv,
-                      struct mpqc_panels *p)
+void mpqc_panels_make(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
+                      const struct mpqc_form *form, unsigned nv, struct mpqc_panels *p)
 {
     unsigned tail[MPQC_MAX_TAIL], lanes = e->target->isa->lanes;
     int64_t full, left;
     unsigned n_tail = mpqc_split_channels(l->ocg, lanes, l->groups == 1 && !l->fan, &full, tail);
     memset(p, 0, sizeof *p);
     p->n_full = full / nv;
+    p->full.paired = form && form->pair > 1;
     left = (int64_t)nv * lanes;
     for (unsigned v = 0; v < nv; v++) columns_add(&p->full, lanes, &left);
     left = l->ocg - p->n_full * p->full.valid;
@@ -77,6 +78,7 @@ void mpqc_panels_make(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
     while (i < n + n_tail) {
         struct mpqc_columns *c = &p->rest[p->n_rest++];
         MPQC_ASSERT(p->n_rest <= MPQC_MAX_REST);
+        c->paired = p->full.paired;
         for (unsigned v = 0; v < nv && i < n + n_tail; v++, i++)
             columns_add(c, i < n ? lanes : tail[i - n], &left);
     }
@@ -220,6 +222,8 @@ static bool fits(const struct mpqc_isa *isa, const struct mpqc_linear *l,
                  const struct mpqc_form *f, int64_t m, unsigned nv)
 {
     if (f) {
+        /* parameters in the order of pairs: the next group must not begin in one */
+        if (f->pair > 1 && l->groups > 1 && l->ocg % f->pair != 0) return false;
         int64_t n = pairs(f, m) * (nv * f->acc + f->pair) + f->registers;
         int64_t code = mpqc_steps_code(isa, f, l->bits, all_steps(l), m, nv);
         if (code <= MPQC_UNROLL_BYTES) n += EARLY_WEIGHTS;
@@ -278,7 +282,7 @@ static void try_tiles(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
     const struct mpqc_isa *isa = e->target->isa;
     struct mpqc_tile t = {.form = form};
     int64_t cost_of_byte = mpqc_cost_of_byte(e);
-    mpqc_panels_make(e, l, nv, &t.panels);
+    mpqc_panels_make(e, l, form, nv, &t.panels);
     if (vectors_of(&t) < nv) return; /* there are no more */
     for (t.mh = 1; t.mh <= l->rows && t.mh <= 8; t.mh++) {
         for (t.mw = 1; t.mw <= l->cols && fits(isa, l, form, t.mh * t.mw, nv); t.mw++) {
@@ -287,7 +291,7 @@ static void try_tiles(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
                 t.overlap = variant & 1;
                 t.rolled = variant & 2;
                 if (t.overlap && (l->once || !ragged)) continue;
-                if (t.rolled && t.mh * t.mw == 1) continue;
+                if (t.rolled && (t.mh * t.mw == 1 || t.panels.full.paired)) continue;
                 rank(r, &t, schedule_cost(isa, l, &t, cost_of_byte));
             }
         }
@@ -340,9 +344,10 @@ static bool tile_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, u
     t->overlap = flags & TILE_OVERLAP;
     t->rolled = flags & TILE_ROLLED;
     if (flags & TILE_AMX || nv < 1 || nv > 8 || t->mh < 1 || t->mh > l->rows || t->mw < 1 ||
-        t->mw > l->cols || !fits(isa, l, t->form, t->mh * t->mw, nv) || (t->overlap && l->once))
+        t->mw > l->cols || !fits(isa, l, t->form, t->mh * t->mw, nv) || (t->overlap && l->once) ||
+        (t->rolled && t->form && t->form->pair > 1))
         return false;
-    mpqc_panels_make(e, l, nv, &t->panels);
+    mpqc_panels_make(e, l, t->form, nv, &t->panels);
     return true;
 }
 

@@ -5,7 +5,8 @@
  * compiles layers for the rows of AArch64, takes from each the innermost loop that
  * multiplies most and asks llvm-mca-19 how many cycles one pass takes.  The limit is what
  * the loop's multiplications alone would take, at the rate that llvm-mca gives for
- * independent ones on the same core.
+ * independent ones on the same core.  Where something else takes the time, the busiest of the
+ * core's units tells what: at 100 % the loop is as fast as its instructions can be.
  */
 #include "tests/bench/mca/mca.h"
 
@@ -20,6 +21,7 @@ static const struct mca_layer layers[] = {
     {"1x1 144->24", 14, 144, 1, 24, 1, 1},    {"1x1 960->160 7x7", 7, 960, 1, 160, 1, 1},
     {"first 3x3 s2 3->32", 32, 3, 3, 32, 2, 1}, {"first 7x7 s2 3->64", 32, 3, 7, 64, 2, 1},
     {"depthwise 3x3 s1", 14, 96, 3, 96, 1, 96}, {"depthwise 3x3 s2", 14, 96, 3, 96, 2, 96},
+    {"depthwise 5x5 s1", 14, 96, 5, 96, 1, 96}, {"depthwise 5x5 s2", 14, 96, 5, 96, 2, 96},
     {"gemv 1024->1000", 1, 1024, 0, 1000, 1, 1},
 };
 
@@ -31,28 +33,73 @@ static const struct {
     {"i8mm", {"cortex-a510", "neoverse-v1", "neoverse-n2", "neoverse-v2"}, "+dotprod,+i8mm"},
 };
 
+/* Percent of the limit, below which a table tells what is busy instead. */
+#define GOAL 85
+
 struct options {
     const char *row, *cpu, *layer;
     bool show, markdown;
     char work[64];
 };
 
-/* Cycles of one pass through the code in PATH; negative: llvm-mca did not say. */
-static double cycles(const char *path, const char *cpu, const char *attributes)
+/* What llvm-mca says of one pass: cycles, and which unit is at work in most of them. */
+struct answer {
+    double cycles, busy;
+    char unit[48];
+};
+
+/* "[1.0] - N1UnitD" of the list of units: its label and name. */
+struct unit {
+    char label[8], name[40];
+};
+
+static unsigned read_unit(const char *line, struct unit *units, unsigned n, unsigned room)
 {
-    char command[512], line[256];
-    int passes = 200, total = -1;
+    struct unit u;
+    if (n == room || sscanf(line, "[%7[^]]] - %39s", u.label, u.name) != 2) return n;
+    units[n] = u;
+    return n + 1;
+}
+
+/* A row of cycles, one per unit, "-" for none. */
+static void read_pressure(const char *line, const struct unit *units, unsigned n,
+                          struct answer *out)
+{
+    char buffer[1024], *at = buffer, *save;
+    snprintf(buffer, sizeof buffer, "%s", line);
+    for (unsigned i = 0; i < n; i++, at = NULL) {
+        const char *word = strtok_r(at, " \n", &save);
+        double cycles = word ? strtod(word, NULL) : 0;
+        if (cycles <= out->busy) continue;
+        out->busy = cycles;
+        snprintf(out->unit, sizeof out->unit, "%s", units[i].name);
+    }
+}
+
+/* Of the code in PATH; false: llvm-mca did not say. */
+static bool ask(const char *path, const char *cpu, const char *attributes, struct answer *out)
+{
+    char command[512], line[1024];
+    struct unit units[32];
+    unsigned n = 0;
+    int passes = 200, total = -1, heading = 0;
     snprintf(command, sizeof command,
              "llvm-mca-19 -mtriple=aarch64-linux-gnu -mcpu=%s -mattr=%s -iterations=%d "
-             "-resource-pressure=0 -instruction-info=0 %s 2>/dev/null",
+             "-instruction-info=0 %s 2>/dev/null",
              cpu, attributes, passes, path);
     FILE *f = popen(command, "r");
-    if (!f) return -1;
+    if (!f) return false;
+    *out = (struct answer){0};
     while (fgets(line, sizeof line, f)) {
         const char *at = strstr(line, "Total Cycles:");
         if (at) total = (int)strtol(at + strlen("Total Cycles:"), NULL, 10);
+        n = read_unit(line, units, n, MPQC_LEN(units));
+        /* two lines below the words: after the labels */
+        if (heading > 0 && ++heading == 3) read_pressure(line, units, n, out);
+        if (strstr(line, "Resource pressure per iteration:")) heading = 1;
     }
-    return pclose(f) == 0 && total > 0 ? (double)total / passes : -1;
+    out->cycles = (double)total / passes;
+    return pclose(f) == 0 && total > 0;
 }
 
 static bool write_file(const char *path, const char *text)
@@ -68,12 +115,35 @@ static double rate(const struct options *o, const struct mca_multiply *m, const 
                    const char *attributes)
 {
     char path[128], code[2048];
+    struct answer answer;
     int n = 0;
     for (int r = 0; r < 16; r++)
         n += snprintf(code + n, sizeof code - (size_t)n, "\t%s v%d%s, v30%s, v31%s\n", m->name, r,
                       m->shape, m->x, m->w);
     snprintf(path, sizeof path, "%s/rate.s", o->work);
-    return write_file(path, code) ? cycles(path, cpu, attributes) / 16 : -1;
+    return write_file(path, code) && ask(path, cpu, attributes, &answer) ? answer.cycles / 16 : -1;
+}
+
+/* The unit's name without the core's. */
+static const char *short_name(const char *unit)
+{
+    const char *at = strstr(unit, "Unit");
+    return at ? at + strlen("Unit") : unit;
+}
+
+static void print_answer(const struct options *o, const struct mca_layer *l,
+                         const struct mca_loop *loop, const char *cpu, const struct answer *a,
+                         double limit, double macs)
+{
+    const char *unit = short_name(a->unit);
+    double part = 100 * limit / a->cycles, busy = 100 * a->busy / a->cycles;
+    if (o->markdown && part >= GOAL) printf(" %.1f, %.0f %% |", macs / a->cycles, part);
+    else if (o->markdown)
+        printf(" %.1f, %.0f %% (%s %.0f %%) |", macs / a->cycles, part, unit, busy);
+    else
+        printf("%-20s %-12s %5u %5u %6u %8.1f %8.1f %6.0f %%  %-6s %3.0f %%\n", l->name, cpu,
+               loop->instructions, loop->loads, loop->stack, a->cycles, macs / a->cycles, part,
+               unit, busy);
 }
 
 static bool report(const struct options *o, const struct mca_layer *l, const struct mca_loop *loop,
@@ -82,23 +152,21 @@ static bool report(const struct options *o, const struct mca_layer *l, const str
     char path[128];
     double limit = 0;
     int macs = 0;
+    struct answer answer;
     snprintf(path, sizeof path, "%s/loop.s", o->work);
     if (!write_file(path, loop->text)) return false;
-    double time = cycles(path, cpu, attributes);
+    bool ok = ask(path, cpu, attributes, &answer);
     for (unsigned i = 0; i < mca_n_multiplies; i++) {
         if (loop->count[i] == 0) continue;
         limit += loop->count[i] * rate(o, &mca_multiplies[i], cpu, attributes);
         macs += (int)loop->count[i] * mca_multiplies[i].macs;
     }
-    if (time <= 0 || limit <= 0) {
+    if (!ok || limit <= 0) {
         fprintf(stderr, "mpqc-mca: llvm-mca-19 does not understand the loop of '%s' for %s; "
                         "see %s\n", l->name, cpu, path);
         return false;
     }
-    if (o->markdown) printf(" %.1f, %.0f %% |", macs / time, 100 * limit / time);
-    else
-        printf("%-20s %-12s %5u %5u %6u %8.1f %8.1f %6.0f %%\n", l->name, cpu, loop->instructions,
-               loop->loads, loop->stack, time, macs / time, 100 * limit / time);
+    print_answer(o, l, loop, cpu, &answer, limit, macs);
     return true;
 }
 
@@ -127,7 +195,8 @@ static bool one_layer(const struct options *o, const struct mca_layer *l, unsign
 static void print_head(const struct options *o, unsigned row)
 {
     if (!o->markdown) {
-        printf("%s\n%-20s %-12s instr loads  stack   cycles MAC/cycle  limit\n",
+        printf("%s\n%-20s %-12s instr loads  stack   cycles MAC/cycle  limit  "
+               "busiest unit\n",
                rows[row].variant, "layer", "core");
         return;
     }
