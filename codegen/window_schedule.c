@@ -229,13 +229,13 @@ static int64_t widest(const struct mpqc_emit_cx *e, const struct mpqc_window *p,
     return most < 1 || p->kh * p->kw > 64 ? 1 : most;
 }
 
-/* A higher tile pays where it sees no more groups of four rows than a window alone; with
- * stride 2 it takes more dot steps than it saves.  Rows of two images are no neighbours. */
+/* A higher tile pays where all its input rows are one quartet: else it takes more dot steps
+ * or more weights than there are registers for, as it does without halves (5x5: 7 %, stride
+ * 2: 20 % slower).  Rows of two images are no neighbours. */
 static bool may_be_high(const struct mpqc_window *p, const struct mpqc_window_plan *q)
 {
     int64_t step = row_taps(p), in_rows = p->kh + (q->height - 1) * step;
-    return step > 0 && in_rows <= 4 * q->groups && p->batch == 1 && p->rows >= q->height &&
-           !q->rolled && !q->loops;
+    return step > 0 && in_rows <= 4 && p->batch == 1 && p->rows >= q->height && q->halves;
 }
 
 static bool allowed(const struct mpqc_window *p, const struct mpqc_window_plan *q)
