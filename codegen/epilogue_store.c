@@ -90,7 +90,7 @@ void mpqc_epilogue_columns(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
 /* ---- one chunk -------------------------------------------------------------------- */
 
 struct chunk {
-    unsigned first, nv, lanes; /* vectors */
+    unsigned first, nv, lanes; /* vectors; of 3 the last one stands for two */
     unsigned n16, n;           /* elements of one 16-bit vector; of the chunk */
     unsigned n_pairs;          /* 16-bit vectors */
     unsigned slot;             /* of mult_of */
@@ -131,12 +131,23 @@ static LLVMValueRef shift(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep
     return LLVMBuildAShr(e->b, acc, ep->shift_of[v], "");
 }
 
+/* v as one of n lanes; what is in those that it lacks is never stored. */
+static LLVMValueRef widened(struct mpqc_emit_cx *e, LLVMValueRef v, unsigned n)
+{
+    unsigned has = LLVMGetVectorSize(LLVMTypeOf(v));
+    int order[16];
+    if (has == n) return v;
+    MPQC_ASSERT(n <= MPQC_LEN(order));
+    for (unsigned i = 0; i < n; i++) order[i] = i < has ? (int)i : -1;
+    return mpqc_b_shuffle(e, v, LLVMGetPoison(LLVMTypeOf(v)), order, n);
+}
+
 static void shift_and_pack(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep,
                            struct chunk *k, const LLVMValueRef *acc, LLVMValueRef row)
 {
     LLVMValueRef a[4];
     for (unsigned v = 0; v < k->nv; v++)
-        a[v] = shift(e, ep, k->first + v, acc[k->first + v], row);
+        a[v] = widened(e, shift(e, ep, k->first + v, acc[k->first + v], row), k->lanes);
     if (k->nv == 1 && k->lanes > 4) {
         LLVMValueRef s = call2(e, "llvm.smax", a[0], splat_like(e, a[0], INT16_MIN));
         s = call2(e, "llvm.smin", s, splat_like(e, s, INT16_MAX));
@@ -144,7 +155,7 @@ static void shift_and_pack(struct mpqc_emit_cx *e, const struct mpqc_epilogue *e
         return;
     }
     for (unsigned p = 0; p < k->n_pairs; p++)
-        k->t[p] = e->target->isa->pack16(e, a[2 * p], a[k->nv == 1 ? 0 : 2 * p + 1]);
+        k->t[p] = e->target->isa->pack16(e, a[2 * p], a[2 * p + (2 * p + 1 < k->nv)]);
 }
 
 static LLVMValueRef mult_by_row(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, unsigned n,
@@ -303,7 +314,7 @@ static void measure_chunk(const struct mpqc_columns *c, struct chunk *k)
     k->interleaved = c->interleaved;
     k->nv = mpqc_epilogue_chunk(c, k->first);
     k->lanes = c->lanes[k->first];
-    k->n = k->nv * k->lanes;
+    k->n = (k->nv == 3 ? 4 : k->nv) * k->lanes;
     k->n16 = packed_lanes(k->nv, k->lanes);
     k->n_pairs = (k->nv + 1) / 2;
 }
