@@ -231,19 +231,22 @@ static int64_t widest(const struct mpqc_emit_cx *e, const struct mpqc_window *p,
 
 /* A higher tile pays where all its input rows are one quartet: else it takes more dot steps
  * or more weights than there are registers for, as it does without halves (5x5: 7 %, stride
- * 2: 20 % slower).  Rows of two images are no neighbours. */
-static bool may_be_high(const struct mpqc_window *p, const struct mpqc_window_plan *q)
+ * 2: 20 % slower) and with 16 registers.  Rows of two images are no neighbours. */
+static bool may_be_high(const struct mpqc_isa *isa, const struct mpqc_window *p,
+                        const struct mpqc_window_plan *q)
 {
     int64_t step = row_taps(p), in_rows = p->kh + (q->height - 1) * step;
-    return step > 0 && in_rows <= 4 && p->batch == 1 && p->rows >= q->height && q->halves;
+    return step > 0 && in_rows <= 4 && p->batch == 1 && p->rows >= q->height && q->halves &&
+           isa->registers >= 32;
 }
 
-static bool allowed(const struct mpqc_window *p, const struct mpqc_window_plan *q)
+static bool allowed(const struct mpqc_isa *isa, const struct mpqc_window *p,
+                    const struct mpqc_window_plan *q)
 {
     if (q->tile == 1 && (q->overlap || q->rolled)) return false;
     if (q->loops && (q->tile > 1 || q->halves)) return false;
     if (q->halves && q->rolled) return false;
-    if (q->height > 1 && !may_be_high(p, q)) return false;
+    if (q->height > 1 && !may_be_high(isa, p, q)) return false;
     if (!q->loops && p->kw * q->groups > UNROLL_PAIRS) return false;
     return !(q->overlap && p->once);
 }
@@ -264,7 +267,7 @@ int64_t mpqc_window_choose(struct mpqc_emit_cx *e, const struct mpqc_window *p,
                 q.height = variant & 16 ? MPQC_WINDOW_MAX_HEIGHT : 1;
                 int64_t most = widest(e, p, &q);
                 for (q.tile = 1; q.tile <= most && q.tile <= p->cols; q.tile++) {
-                    if (!allowed(p, &q)) continue;
+                    if (!allowed(e->target->isa, p, &q)) continue;
                     int64_t cost = schedule_cost(e, p, &q, cost_of_byte);
                     if (cost >= best) continue;
                     best = cost;
