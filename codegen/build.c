@@ -198,12 +198,3 @@ LLVMValueRef mpqc_b_opaque(struct mpqc_emit_cx *e, LLVMValueRef p)
         LLVMGetInlineAsm(type, "", 0, "=r,0", 4, true, false, LLVMInlineAsmDialectATT, false);
     return LLVMBuildCall2(e->b, type, nothing, &p, 1, "");
 }
-
-LLVMValueRef mpqc_b_opaque_vector(struct mpqc_emit_cx *e, LLVMValueRef v)
-{
-    LLVMTypeRef t = LLVMTypeOf(v), type = LLVMFunctionType(t, &t, 1, false);
-    const char *same = e->target->arch == MPQC_ARCH_X86_64 ? "=v,0" : "=w,0";
-    LLVMValueRef nothing =
-        LLVMGetInlineAsm(type, "", 0, same, 4, false, false, LLVMInlineAsmDialectATT, false);
-    return LLVMBuildCall2(e->b, type, nothing, &v, 1, "");
-}

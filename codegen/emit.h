@@ -95,8 +95,6 @@ void mpqc_b_store(struct mpqc_emit_cx *, LLVMValueRef v, LLVMValueRef p, unsigne
 /* p, about which LLVM knows nothing: what is loaded from there is loaded where the code
  * says, not before the loop around it, where it would take registers for its whole length. */
 LLVMValueRef mpqc_b_opaque(struct mpqc_emit_cx *, LLVMValueRef p);
-/* A vector, likewise: it is made whole, in a register, and parts are taken from there. */
-LLVMValueRef mpqc_b_opaque_vector(struct mpqc_emit_cx *, LLVMValueRef v);
 /* A local variable in the entry block; SROA turns it into registers. */
 LLVMValueRef mpqc_b_var(struct mpqc_emit_cx *, LLVMTypeRef t, const char *name);
 /* Call of an LLVM intrinsic by name; `types` are its overloads. */

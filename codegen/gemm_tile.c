@@ -134,15 +134,6 @@ static LLVMValueRef load_weights(struct gemm *q, struct place from, unsigned v, 
     return LLVMBuildSub(e->b, code, mpqc_b_splat(e, t, 1 << (q->l->bits - 1)), "");
 }
 
-/* Four activations to all lanes.  Where a panel ends in a narrow vector, LLVM would see two
- * broadcasts of one number, of each width: it would load it to a general register, and each
- * way from there to a vector costs as much as a dot product. */
-static LLVMValueRef broadcast(struct gemm *q, LLVMValueRef x4)
-{
-    LLVMValueRef x = mpqc_b_broadcast(q->e, x4, q->lanes);
-    return mpqc_columns_lanes(q->c) == q->c->n * q->lanes ? x : mpqc_b_opaque_vector(q->e, x);
-}
-
 /* One step of four bytes: `bytes` of them exist (4, or fewer where exact loads are needed). */
 static void step(struct gemm *q, LLVMValueRef x, int64_t x_at, struct place from, unsigned set,
                  unsigned bytes)
@@ -158,7 +149,7 @@ static void step(struct gemm *q, LLVMValueRef x, int64_t x_at, struct place from
         LLVMValueRef p = mpqc_b_gep_const(e, x, x_at + at), xs[4], part[4], x4;
         if (bytes == 4) x4 = mpqc_b_load(e, e->i32, p, 1);
         else x4 = LLVMBuildBitCast(e->b, mpqc_b_load_bytes(e, p, bytes, 4, true), e->i32, "");
-        isa->prepare_x(e, broadcast(q, x4), xs);
+        isa->prepare_x(e, mpqc_b_broadcast(e, x4, q->lanes), xs);
         for (unsigned v = 0; v < q->c->n; v++) {
             LLVMValueRef *var = acc_var(q, set, m, v), acc[2];
             for (unsigned i = 0; i < isa->x_values; i++) {
