@@ -171,6 +171,8 @@ struct mpqc_columns {
     unsigned lanes[MPQC_MAX_COLUMNS];
     unsigned valid; /* channels that are stored; the lanes behind are padding */
     bool interleaved, paired;
+    bool wide_tail; /* nothing follows, so a last vector of fewer lanes than those before it
+                       may be finished together with them, as one of theirs */
 };
 unsigned mpqc_columns_lanes(const struct mpqc_columns *); /* sum */
 

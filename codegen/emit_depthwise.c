@@ -47,8 +47,27 @@ static struct mpqc_window_origin move(struct window *q, struct mpqc_window_origi
  * [from, to) of full width. */
 struct strip {
     LLVMValueRef first, last, from, to;
-    int64_t cols; /* of all strips but the last */
 };
+
+/* Tiles of full width in a row, the one that is moved back included; how many of them a
+ * strip has at most. */
+static int64_t full_tiles(const struct window *q)
+{
+    int64_t tile = q->plan.tile, rest = q->p->cols % tile;
+    return q->p->cols / tile + (q->plan.overlap && rest);
+}
+
+static int64_t strip_tiles(const struct window *q)
+{
+    int64_t n = full_tiles(q), most = MAX_STRIP / (q->plan.tile * q->plan.height);
+    return q->plan.halves && n > most ? most : n;
+}
+
+/* Positions of a row of a strip. */
+static int64_t strip_row(const struct window *q)
+{
+    return strip_tiles(q) * q->plan.tile;
+}
 
 static struct mpqc_window_origin row_origin(struct window *q, LLVMValueRef u)
 {
@@ -78,8 +97,9 @@ static LLVMValueRef packed_at(struct window *q, const struct strip *s, LLVMValue
 {
     struct mpqc_emit_cx *e = q->e;
     if (!q->plan.halves) return NULL;
-    LLVMValueRef at = mpqc_b_madd(e, LLVMBuildNSWSub(e->b, row, s->first, ""), s->cols, c);
+    LLVMValueRef at = mpqc_b_madd(e, LLVMBuildNSWSub(e->b, row, s->first, ""), strip_row(q), c);
     int64_t bytes = 4 * (int64_t)q->tile.b->c.lanes[0];
+    q->tile.packed_row = strip_row(q) * bytes;
     return mpqc_b_gep(e, q->buffer, mpqc_b_madd(e, at, bytes, constant(q, 0)));
 }
 
@@ -111,17 +131,34 @@ static void rest_of_row(struct window *q, const struct strip *s, LLVMValueRef ro
     mpqc_window_tile(&q->tile, move(q, row_origin(q, row), at));
 }
 
+typedef void part_of_row(struct window *, const struct strip *, LLVMValueRef row);
+
+/* Rows are taken as many at a time as a tile is high; what is left of the last ones. */
+static void one_pass(struct window *q, const struct strip *s, part_of_row *part)
+{
+    struct mpqc_emit_cx *e = q->e;
+    int64_t height = q->plan.height, left = q->p->rows % height;
+    LLVMValueRef end = s->last;
+    if (left) end = LLVMBuildAnd(e->b, end, constant(q, -height), "");
+    struct mpqc_loop l;
+    q->tile.height = height;
+    mpqc_b_loop_begin(e, &l, s->first, end, height, "row");
+    part(q, s, l.iv);
+    mpqc_b_loop_end(e, &l);
+    if (!left) return;
+    struct mpqc_if more;
+    q->tile.height = left;
+    mpqc_b_if_begin(e, &more, LLVMBuildICmp(e->b, LLVMIntSLT, end, s->last, ""));
+    part(q, s, end);
+    mpqc_b_if_end(e, &more);
+}
+
 /* All rows of the strip; in halves each pass over all of them, so that what a pass needs
  * stays in registers. */
-static void all_rows(struct window *q, const struct strip *s,
-                     void (*part)(struct window *, const struct strip *, LLVMValueRef))
+static void all_rows(struct window *q, const struct strip *s, part_of_row *part)
 {
-    struct mpqc_loop l;
-    for (q->tile.pass = 0; q->tile.pass < (q->plan.halves ? 2 : 1); q->tile.pass++) {
-        mpqc_b_loop_begin(q->e, &l, s->first, s->last, 1, "row");
-        part(q, s, l.iv);
-        mpqc_b_loop_end(q->e, &l);
-    }
+    for (q->tile.pass = 0; q->tile.pass < (q->plan.halves ? 2 : 1); q->tile.pass++)
+        one_pass(q, s, part);
 }
 
 static void block(struct window *q, const struct mpqc_window_block *b, LLVMValueRef i,
@@ -129,16 +166,14 @@ static void block(struct window *q, const struct mpqc_window_block *b, LLVMValue
 {
     struct mpqc_emit_cx *e = q->e;
     struct mpqc_window_tile *t = &q->tile;
-    int64_t tile = q->plan.tile, n = q->p->cols / tile, rest = q->p->cols % tile;
-    bool back = q->plan.overlap && rest;
-    struct strip s = {first, last, constant(q, 0), constant(q, n + back), q->p->cols + tile};
+    int64_t n = full_tiles(q), wide = strip_tiles(q);
+    struct strip s = {first, last, constant(q, 0), constant(q, n)};
     t->b = b;
     t->channel = mpqc_b_madd(e, i, 4 * (int64_t)b->c.lanes[0], constant(q, b->first));
     t->w = mpqc_b_gep(e, q->w,
                       mpqc_b_madd(e, i, b->weight_bytes, constant(q, b->weight_first)));
-    int64_t wide = q->plan.halves ? MAX_STRIP / tile : n + back;
     struct mpqc_loop l;
-    if (n + back > wide) {
+    if (n > wide) {
         mpqc_b_loop_begin(e, &l, s.from, s.to, wide, "strip");
         LLVMValueRef end = LLVMBuildNSWAdd(e->b, l.iv, constant(q, wide), "");
         LLVMValueRef less = LLVMBuildICmp(e->b, LLVMIntSLT, end, s.to, "");
@@ -146,19 +181,20 @@ static void block(struct window *q, const struct mpqc_window_block *b, LLVMValue
         s.from = l.iv;
     }
     all_rows(q, &s, tiles_of_row);
-    if (n + back > wide) mpqc_b_loop_end(e, &l);
-    if (rest && !back) all_rows(q, &s, rest_of_row);
+    if (n > wide) mpqc_b_loop_end(e, &l);
+    if (q->p->cols % q->plan.tile && !q->plan.overlap) all_rows(q, &s, rest_of_row);
 }
 
 /* Rows that are computed for one block of channels before the next: few, so that their
  * input stays in the first-level cache for all blocks, but enough positions to be worth
- * loading weights for. */
+ * loading weights for; whole tiles. */
 static int64_t rows_together(const struct window *q)
 {
     const struct mpqc_window *p = q->p;
-    int64_t cached = q->e->target->l1_bytes / 2, most = MAX_STRIP / (p->cols + q->plan.tile);
-    int64_t enough = (ENOUGH + p->cols - 1) / p->cols, n = 1;
-    while (n < most && (n < enough || n * p->x_row + p->kh * p->tap_row <= cached)) n++;
+    int64_t cached = q->e->target->l1_bytes / 2, most = MAX_STRIP / strip_row(q);
+    int64_t enough = (ENOUGH + p->cols - 1) / p->cols, height = q->plan.height, n = height;
+    while (n + height <= most && (n < enough || n * p->x_row + p->kh * p->tap_row <= cached))
+        n += height;
     return n;
 }
 
@@ -253,8 +289,8 @@ static void add_key(const struct window *q, const struct mpqc_kernel *k, struct 
                              p->kw,       p->x_first,   p->x_batch, p->x_row,    p->x_col,
                              p->tap_row,  p->tap_col,   p->out_row, p->out_col,  p->out_batch,
                              p->res_row,  p->res_batch, p->res_col, p->w != NULL, q->tile.exact};
-    mpqc_buf_printf(key, "window %u t%lld%s%s%s%s", plan->blocks[0].c.lanes[0],
-                    (long long)plan->tile, plan->overlap ? "o" : "", plan->rolled ? "r" : "",
+    mpqc_buf_printf(key, "window %u t%lldx%lld%s%s%s%s", plan->blocks[0].c.lanes[0],
+                    (long long)plan->height, (long long)plan->tile, plan->overlap ? "o" : "", plan->rolled ? "r" : "",
                     plan->loops ? "l" : "", plan->halves ? "h" : "");
     for (size_t i = 0; i < MPQC_LEN(facts); i++)
         mpqc_buf_printf(key, " %lld", (long long)facts[i]);
@@ -274,6 +310,16 @@ static mpqc_status add_weights(struct window *q, struct mpqc_kernel_code *out)
     return MPQC_OK;
 }
 
+/* Of unit u of the kernel's range. */
+static LLVMValueRef first_row(struct window *q, LLVMValueRef u)
+{
+    int64_t rows = q->p->batch * q->p->rows;
+    LLVMValueRef row = mpqc_b_madd(q->e, u, q->plan.height, constant(q, 0));
+    if (rows % q->plan.height == 0) return row;
+    LLVMValueRef args[] = {row, constant(q, rows)};
+    return mpqc_b_intrinsic(q->e, "llvm.smin", &q->e->i64, 1, args, 2);
+}
+
 static mpqc_status emit_body(struct window *q, const struct mpqc_kernel *k, const char *key,
                              struct mpqc_kernel_code *out)
 {
@@ -284,14 +330,13 @@ static mpqc_status emit_body(struct window *q, const struct mpqc_kernel *k, cons
     q->w = LLVMGetParam(out->body, q->p->w ? 1 : 0);
     if (q->plan.halves) {
         LLVMTypeRef half = LLVMVectorType(e->i16, 2 * q->plan.blocks[0].c.lanes[0]);
-        int64_t n = rows_together(q) * (q->p->cols + q->plan.tile);
-        if (n > MAX_STRIP) n = MAX_STRIP;
+        int64_t n = rows_together(q) * strip_row(q);
         q->buffer = mpqc_b_var(e, LLVMArrayType2(half, (uint64_t)n), "halves");
     }
     struct mpqc_loop l;
-    LLVMValueRef end = LLVMGetParam(out->body, out->n_operands + 1);
-    mpqc_b_loop_begin(e, &l, LLVMGetParam(out->body, out->n_operands), end, rows_together(q),
-                      "rows");
+    LLVMValueRef from = first_row(q, LLVMGetParam(out->body, out->n_operands));
+    LLVMValueRef end = first_row(q, LLVMGetParam(out->body, out->n_operands + 1));
+    mpqc_b_loop_begin(e, &l, from, end, rows_together(q), "rows");
     LLVMValueRef last = LLVMBuildNSWAdd(e->b, l.iv, constant(q, rows_together(q)), "");
     LLVMValueRef less = LLVMBuildICmp(e->b, LLVMIntSLT, last, end, "");
     rows(q, k, l.iv, LLVMBuildSelect(e->b, less, last, end, ""));
@@ -313,8 +358,8 @@ static mpqc_status emit(struct window *q, const struct mpqc_kernel *k, struct mp
     add_key(q, k, key);
     MPQC_TRY(mpqc_epilogue_make(q->e, k, p->bias, p->channels, use, q->plan.n_blocks, out, key,
                                 &q->tile.ep));
-    out->range = p->batch * p->rows;
-    out->grain = 300000 / (p->cols * p->channels * p->kh * p->kw + 1) + 1;
+    out->range = (p->batch * p->rows + q->plan.height - 1) / q->plan.height;
+    out->grain = 300000 / (q->plan.height * p->cols * p->channels * p->kh * p->kw + 1) + 1;
     if (key->failed) return MPQC_OOM(q->e->cx);
     out->body = mpqc_body_find(q->e, key->data);
     return out->body ? MPQC_OK : emit_body(q, k, key->data, out);

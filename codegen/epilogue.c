@@ -20,6 +20,7 @@ unsigned mpqc_epilogue_chunk(const struct mpqc_columns *c, unsigned v)
     unsigned same = 1;
     if (c->interleaved) return 4;
     while (v + same < c->n && c->lanes[v + same] == c->lanes[v]) same++;
+    if (c->wide_tail && same < 4 && v + same + 1 == c->n) return same + 1;
     return same >= 4 ? 4 : same >= 2 ? 2 : 1;
 }
 
@@ -39,12 +40,16 @@ static void order_paired(struct orders *o, int64_t s, int64_t n)
         o->of32[2 * s + i] = o->of16[2 * s + i] = s + i / 4 * 2 + i % 2;
 }
 
-/* One chunk of nv vectors of L lanes whose slots start at s: see MPQC_MAX_COLUMNS for
- * the order in accumulators, struct mpqc_isa.pack16 for that in 16-bit vectors. */
-static void order_chunk(struct orders *o, int64_t s, unsigned nv, unsigned L, bool interleaved)
+/* The chunk of nv vectors from vector `first` on, whose slots start at s: see
+ * MPQC_MAX_COLUMNS for the order in accumulators, struct mpqc_isa.pack16 for that in 16-bit
+ * vectors. */
+static void order_chunk(struct orders *o, int64_t s, const struct mpqc_columns *c, unsigned first,
+                        unsigned nv)
 {
+    unsigned L = c->lanes[first];
+    bool interleaved = c->interleaved;
     for (unsigned v = 0; v < nv; v++) {
-        for (unsigned l = 0; l < L; l++) {
+        for (unsigned l = 0; l < c->lanes[first + v]; l++) {
             unsigned j = l / 4, i = l % 4;
             int64_t channel = s + (interleaved ? 16 * j + 4 * v + i : L * v + l);
             int64_t packed = nv == 1 ? l : 2 * L * (v / 2) + 8 * j + 4 * (v % 2) + i;
@@ -62,8 +67,9 @@ static bool make_orders(struct mpqc_emit_cx *e, const struct mpqc_type *y,
     int64_t own = y->rank > 0 ? y->dims[y->rank - 1] : channels;
     o->period = channels % own == 0 ? own : channels;
     for (uint32_t u = 0; u < n_use; u++) {
-        int64_t end = use[u].first + use[u].step * (use[u].count - 1) +
-                      mpqc_columns_lanes(&use[u].columns);
+        const struct mpqc_columns *c = &use[u].columns;
+        int64_t end = use[u].first + use[u].step * (use[u].count - 1) + mpqc_columns_lanes(c);
+        if (c->wide_tail) end += 4 * c->lanes[0]; /* of 16-bit vectors, which are whole */
         if (use[u].count > 0 && end > o->slots) o->slots = end;
     }
     o->copies = n_use > 0 && use[0].columns.paired ? 2 : 1;
@@ -81,7 +87,7 @@ static bool make_orders(struct mpqc_emit_cx *e, const struct mpqc_type *y,
             }
             for (unsigned v = 0, nv; v < c->n; v += nv, s += nv * c->lanes[v - 1]) {
                 nv = mpqc_epilogue_chunk(c, v);
-                order_chunk(o, s, nv, c->lanes[v], c->interleaved);
+                order_chunk(o, s, c, v, nv);
             }
         }
     }

@@ -39,7 +39,8 @@ struct mpqc_epilogue {
 };
 
 /* Vectors of a position are finished in chunks of 4, 2 or 1 equal vectors, which are
- * packed together: how many belong to the chunk that starts at vector v. */
+ * packed together: how many belong to the chunk that starts at vector v.  With a wide tail
+ * the last of them may be narrower, and there may be 3, which are finished like 4. */
 unsigned mpqc_epilogue_chunk(const struct mpqc_columns *c, unsigned v);
 
 #endif

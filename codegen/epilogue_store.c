@@ -127,7 +127,7 @@ void mpqc_epilogue_columns(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
 /* ---- one chunk -------------------------------------------------------------------- */
 
 struct chunk {
-    unsigned first, nv, lanes; /* vectors */
+    unsigned first, nv, lanes; /* vectors; of 3 the last one stands for two */
     unsigned n16, n;           /* elements of one 16-bit vector; of the chunk */
     unsigned n_pairs;          /* 16-bit vectors */
     unsigned slot;             /* of mult_of */
@@ -174,17 +174,29 @@ static LLVMValueRef shift(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep
     return LLVMBuildAShr(e->b, acc, ep->shift_of[v], "");
 }
 
-/* pack16 of vectors va and vb of the columns, shifted. */
-static LLVMValueRef shift_pair(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, unsigned va,
-                               LLVMValueRef a, unsigned vb, LLVMValueRef b, LLVMValueRef row)
+/* v as one of n lanes; what is in those that it lacks is never stored. */
+static LLVMValueRef widened(struct mpqc_emit_cx *e, LLVMValueRef v, unsigned n)
+{
+    unsigned has = LLVMGetVectorSize(LLVMTypeOf(v));
+    int order[MPQC_MAX_LANES];
+    if (has == n) return v;
+    MPQC_ASSERT(n <= MPQC_LEN(order));
+    for (unsigned i = 0; i < n; i++) order[i] = i < has ? (int)i : -1;
+    return mpqc_b_shuffle(e, v, LLVMGetPoison(LLVMTypeOf(v)), order, n);
+}
+
+/* pack16 of vectors va and vb of the columns, shifted, as vectors of so many lanes. */
+static LLVMValueRef shift_pair(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep,
+                               unsigned lanes, unsigned va, LLVMValueRef a, unsigned vb,
+                               LLVMValueRef b, LLVMValueRef row)
 {
     const struct mpqc_isa *isa = e->target->isa;
     if (isa->shift16 && ep->shift_kind == MPQC_PARAM_UNIFORM)
         return isa->shift16(e, a, b, ep->shift);
     if (isa->upper16 && ep->shift_kind == MPQC_PARAM_CHANNEL)
         return isa->upper16(e, a, b, ep->shift_of[va], ep->shift_of[vb]);
-    a = shift(e, ep, va, a, row);
-    return isa->pack16(e, a, va == vb ? a : shift(e, ep, vb, b, row));
+    a = widened(e, shift(e, ep, va, a, row), lanes);
+    return isa->pack16(e, a, va == vb ? a : widened(e, shift(e, ep, vb, b, row), lanes));
 }
 
 static void shift_and_pack(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep,
@@ -199,8 +211,8 @@ static void shift_and_pack(struct mpqc_emit_cx *e, const struct mpqc_epilogue *e
     }
     unsigned copies = k->paired ? 2 : 1, first = copies * k->first;
     for (unsigned p = 0; p < k->n_pairs; p++) {
-        unsigned a = first + 2 * p, b = copies * k->nv == 1 ? a : a + 1;
-        k->t[p] = shift_pair(e, ep, a, acc[a], b, acc[b], row);
+        unsigned a = first + 2 * p, b = 2 * p + 1 < copies * k->nv ? a + 1 : a;
+        k->t[p] = shift_pair(e, ep, k->lanes, a, acc[a], b, acc[b], row);
     }
 }
 
@@ -458,7 +470,7 @@ static void measure_chunk(const struct mpqc_columns *c, struct chunk *k)
     k->paired = c->paired;
     k->nv = mpqc_epilogue_chunk(c, k->first);
     k->lanes = c->lanes[k->first];
-    k->n = k->nv * k->lanes;
+    k->n = (k->nv == 3 ? 4 : k->nv) * k->lanes;
     k->n16 = k->paired ? 8 : packed_lanes(k->nv, k->lanes);
     k->n_pairs = k->paired ? k->nv : (k->nv + 1) / 2;
 }
@@ -515,7 +527,7 @@ LLVMValueRef mpqc_epilogue_pack(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep
                                 LLVMValueRef *acc, LLVMValueRef row)
 {
     MPQC_ASSERT(ep->columns.interleaved && ep->columns.n == 4);
-    return shift_pair(e, ep, 2 * half, acc[0], 2 * half + 1, acc[1], row);
+    return shift_pair(e, ep, ep->columns.lanes[0], 2 * half, acc[0], 2 * half + 1, acc[1], row);
 }
 
 void mpqc_epilogue_store_packed(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,

@@ -82,6 +82,8 @@ void mpqc_panels_make(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
         for (unsigned v = 0; v < nv && i < n + n_tail; v++, i++)
             columns_add(c, i < n ? lanes : tail[i - n], &left);
     }
+    if (n_tail > 0 && tail[n_tail - 1] < lanes && l->groups == 1)
+        p->rest[p->n_rest - 1].wide_tail = true;
     MPQC_ASSERT(left == 0);
 }
 
@@ -133,6 +135,10 @@ static int64_t tile_finish_cost(const struct mpqc_isa *isa, int64_t m,
     int64_t dots = m * c->n, narrow = 0;
     for (unsigned v = 0; v < c->n; v++) narrow += c->lanes[v] < isa->lanes;
     int64_t stores = c->n / 4 + (c->n >> 1 & 1) + (c->n & 1);
+    if (narrow == 1 && c->wide_tail && c->n % 4 != 1) { /* goes with others */
+        narrow = 0;
+        stores = (c->n + 3) / 4;
+    }
     int64_t cost = FINISH_TILE + FINISH_DOT * dots;
     cost += m * (FINISH_STORE * stores + FINISH_NARROW * narrow);
     if (dots > FINISH_AHEAD) cost += FINISH_BEYOND * (dots - FINISH_AHEAD);

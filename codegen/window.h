@@ -7,8 +7,11 @@
  * step sums four taps of each channel; a block is 4 accumulator vectors of L lanes, 4 L
  * channels (`interleaved` columns).  Four taps are four rows of one input column, so that
  * a quartet serves every output column which has that column in its window.  Rows that are
- * left over when kh is no multiple of four are taken from several columns at once: one
+ * left over when they are no multiple of four are taken from several columns at once: one
  * row from four, two rows from two.
+ *
+ * A tile is a row of output positions, or two rows of them: four input rows are all that
+ * two rows of 3x3 windows see, and so are interleaved once for both.
  */
 #ifndef MPQC_CODEGEN_WINDOW_H
 #define MPQC_CODEGEN_WINDOW_H
@@ -16,6 +19,8 @@
 #include "codegen/linear.h"
 
 #define MPQC_WINDOW_MAX_TILE 8
+#define MPQC_WINDOW_MAX_HEIGHT 2
+#define MPQC_WINDOW_MAX_POSITIONS (MPQC_WINDOW_MAX_TILE * MPQC_WINDOW_MAX_HEIGHT)
 #define MPQC_WINDOW_MAX_PATTERNS 40
 #define MPQC_WINDOW_MAX_QUARTETS 96
 
@@ -26,18 +31,18 @@ struct mpqc_window_block {
     int64_t weight_first;
 };
 
-/* The weights of one quartet of taps in the eyes of one output column: kh * KW + kw, or
+/* The weights of one quartet of taps in the eyes of one output position: kh * KW + kw, or
  * -1 for a tap that is not in its window. */
 struct mpqc_window_pattern {
     int16_t tap[4];
 };
 
 /* Four taps that are interleaved: bytes from the first tap of a tile (n of them), and
- * the pattern with which they enter each output column of the tile, or -1. */
+ * the pattern with which they enter each output position of the tile, or -1. */
 struct mpqc_window_quartet {
     int64_t at[4];
     unsigned n;
-    int pattern[MPQC_WINDOW_MAX_TILE];
+    int pattern[MPQC_WINDOW_MAX_POSITIONS]; /* [row][column] */
 };
 
 struct mpqc_window_plan {
@@ -45,6 +50,7 @@ struct mpqc_window_plan {
     unsigned n_blocks;
     int64_t groups; /* of four rows of taps: ceil(kh / 4) */
     int64_t tile;   /* output columns computed together */
+    int64_t height; /* output rows computed together; the kernel's range counts them as one */
     bool overlap;   /* the last tile is moved back, else it may be smaller */
     bool rolled;    /* positions are finished in a loop, by way of memory */
     bool loops;     /* tile 1: taps are taken in loops, else in straight-line code */
@@ -56,9 +62,10 @@ struct mpqc_window_plan {
 /* The cheapest plan; gives its cost. */
 int64_t mpqc_window_choose(struct mpqc_emit_cx *, const struct mpqc_window *,
                            struct mpqc_window_plan *out);
-/* The quartets of a tile of `width` columns, from left to right.  Patterns that the plan
- * lacks are added to it.  0: there are too many of either. */
-unsigned mpqc_window_quartets(const struct mpqc_window *, struct mpqc_window_plan *, int64_t width,
+/* The quartets of a tile of `height` rows of `width` columns, from left to right.  Patterns
+ * that the plan lacks are added to it.  0: there are too many of either. */
+unsigned mpqc_window_quartets(const struct mpqc_window *, struct mpqc_window_plan *,
+                              int64_t height, int64_t width,
                               struct mpqc_window_quartet out[MPQC_WINDOW_MAX_QUARTETS]);
 /* [block][pattern][4 vectors][lane][4 taps]. NULL: out of memory. */
 int8_t *mpqc_window_pack(struct mpqc_emit_cx *, const struct mpqc_window *,
@@ -69,9 +76,9 @@ struct mpqc_window_origin {
     LLVMValueRef x, position, residual, index;
 };
 
-/* A tile at work: columns of one block.  The vectors of its accumulators are those of the
+/* A tile at work: positions of one block.  The vectors of its accumulators are those of the
  * pass; packed: in the first pass where the halves of the positions go, in the second
- * where they come from. */
+ * where they come from, packed_row bytes from row to row. */
 struct mpqc_window_tile {
     struct mpqc_emit_cx *e;
     const struct mpqc_window *p;
@@ -81,9 +88,10 @@ struct mpqc_window_tile {
     bool exact; /* loads may not run over the end */
     LLVMValueRef w, channel; /* the block's weights, its first channel */
     LLVMValueRef packed;
+    int64_t packed_row;
     unsigned pass;
-    int64_t width;
-    LLVMValueRef var[MPQC_WINDOW_MAX_TILE * 4 * 2];
+    int64_t height, width;
+    LLVMValueRef var[MPQC_WINDOW_MAX_POSITIONS * 4 * 2];
 };
 void mpqc_window_tile(struct mpqc_window_tile *, struct mpqc_window_origin);
 

@@ -40,7 +40,7 @@ static void begin_accumulators(struct mpqc_window_tile *q)
     LLVMTypeRef type = LLVMVectorType(e->i32, lanes(q));
     LLVMValueRef bias[MPQC_MAX_COLUMNS];
     if (apc == 1) mpqc_epilogue_bias(e, q->ep, &q->b->c, q->channel, bias);
-    for (int64_t i = 0; i < q->width * n * apc; i++) {
+    for (int64_t i = 0; i < q->height * q->width * n * apc; i++) {
         q->var[i] = mpqc_b_var(e, type, "acc");
         LLVMValueRef from = apc == 1 ? bias[first_vector(q) + i % n] : LLVMConstNull(type);
         LLVMBuildStore(e->b, from, q->var[i]);
@@ -100,7 +100,7 @@ static void load_weights(struct mpqc_window_tile *q, LLVMValueRef w, const bool 
     e->target->isa->prepare_w(e, bytes, out);
 }
 
-/* Vector v of output column t. */
+/* Vector v of output position t. */
 static void dot(struct mpqc_window_tile *q, int64_t t, unsigned v, LLVMValueRef *x,
                 LLVMValueRef *w)
 {
@@ -127,7 +127,7 @@ static void take_quartet(struct mpqc_window_tile *q, LLVMValueRef x,
     load_taps(q, x, k->at, k->n, taps);
     for (unsigned v = 0; v < n_vectors(q); v++) {
         q->e->target->isa->prepare_x(q->e, taps[v], ready);
-        for (int64_t t = 0; t < q->width; t++) {
+        for (int64_t t = 0; t < q->height * q->width; t++) {
             if (k->pattern[t] < 0) continue;
             const int16_t *tap = q->plan->patterns[k->pattern[t]].tap;
             const bool used[] = {tap[0] >= 0, tap[1] >= 0, tap[2] >= 0, tap[3] >= 0};
@@ -195,7 +195,7 @@ static void take_sums(struct mpqc_window_tile *q, int64_t t, const LLVMValueRef 
     }
 }
 
-/* Output column t of the tile. */
+/* Output column t of the first row of the tile. */
 static struct mpqc_window_origin at_column(struct mpqc_window_tile *q, struct mpqc_window_origin o,
                                            LLVMValueRef t)
 {
@@ -203,6 +203,18 @@ static struct mpqc_window_origin at_column(struct mpqc_window_tile *q, struct mp
     o.residual = mpqc_b_madd(q->e, t, q->p->res_col, o.residual);
     o.index = mpqc_b_madd(q->e, t, 1, o.index);
     return o;
+}
+
+/* Position t of the tile. */
+static struct mpqc_window_origin at_position(struct mpqc_window_tile *q,
+                                             struct mpqc_window_origin o, int64_t t)
+{
+    const struct mpqc_window *p = q->p;
+    LLVMValueRef row = constant(q, t / q->width);
+    o.position = mpqc_b_madd(q->e, row, p->out_row, o.position);
+    o.residual = mpqc_b_madd(q->e, row, p->res_row, o.residual);
+    o.index = mpqc_b_madd(q->e, row, p->cols, o.index);
+    return at_column(q, o, constant(q, t % q->width));
 }
 
 static void finish_rolled(struct mpqc_window_tile *q, struct mpqc_window_origin o,
@@ -229,12 +241,13 @@ static void finish_rolled(struct mpqc_window_tile *q, struct mpqc_window_origin 
     mpqc_b_loop_end(e, &l);
 }
 
-/* Column t: a first half is packed and put aside, a second one meets it again. */
+/* Position t: a first half is packed and put aside, a second one meets it again. */
 static void finish_half(struct mpqc_window_tile *q, int64_t t, LLVMValueRef *sum,
                         struct mpqc_window_origin at)
 {
     struct mpqc_emit_cx *e = q->e;
-    LLVMValueRef half[2], place = mpqc_b_gep_const(e, q->packed, t * 4 * lanes(q));
+    int64_t to = t / q->width * q->packed_row + t % q->width * 4 * lanes(q);
+    LLVMValueRef half[2], place = mpqc_b_gep_const(e, q->packed, to);
     half[q->pass] = mpqc_epilogue_pack(e, q->ep, q->pass, sum, at.index);
     if (q->pass == 0) {
         mpqc_b_store(e, half[0], place, 16);
@@ -248,27 +261,28 @@ static void finish(struct mpqc_window_tile *q, int64_t t, struct mpqc_window_ori
                    const LLVMValueRef *bias)
 {
     LLVMValueRef sum[MPQC_MAX_COLUMNS];
-    struct mpqc_window_origin at = at_column(q, o, constant(q, t));
+    struct mpqc_window_origin at = at_position(q, o, t);
     take_sums(q, t, bias, sum);
     if (q->plan->halves) finish_half(q, t, sum, at);
     else mpqc_epilogue_store(q->e, q->ep, sum, at.position, at.residual, at.index);
 }
 
-/* Straight-line: input columns from left to right, each output column finished when its
+/* Straight-line: input columns from left to right, each output position finished when its
  * last tap is in. */
 static void unrolled(struct mpqc_window_tile *q, struct mpqc_window_origin o,
                      const LLVMValueRef *bias)
 {
     struct mpqc_window_quartet quartet[MPQC_WINDOW_MAX_QUARTETS];
-    unsigned n = mpqc_window_quartets(q->p, q->plan, q->width, quartet);
-    unsigned last[MPQC_WINDOW_MAX_TILE] = {0};
+    unsigned n = mpqc_window_quartets(q->p, q->plan, q->height, q->width, quartet);
+    unsigned last[MPQC_WINDOW_MAX_POSITIONS] = {0};
+    int64_t positions = q->height * q->width;
     MPQC_ASSERT(n > 0);
     for (unsigned i = 0; i < n; i++)
-        for (int64_t t = 0; t < q->width; t++)
+        for (int64_t t = 0; t < positions; t++)
             if (quartet[i].pattern[t] >= 0) last[t] = i;
     for (unsigned i = 0; i < n; i++) {
         take_quartet(q, o.x, &quartet[i]);
-        for (int64_t t = 0; t < q->width && !q->plan->rolled; t++)
+        for (int64_t t = 0; t < positions && !q->plan->rolled; t++)
             if (last[t] == i) finish(q, t, o, bias);
     }
     if (q->plan->rolled) finish_rolled(q, o, bias);
