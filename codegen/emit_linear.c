@@ -68,11 +68,12 @@ static uint32_t column_uses(const struct mpqc_linear *l, const struct mpqc_panel
 }
 
 /* A part worth a thread: some microseconds. */
-static int64_t grain(const struct mpqc_linear *l, int64_t range)
+static int64_t grain(const struct mpqc_linear *l, const struct mpqc_tile *t, int64_t range)
 {
+    int64_t enough = t->amx ? 1500000 : 1000000;
     int64_t macs = l->batch * l->rows * l->cols * l->groups * l->ocg * l->icg * l->kh * l->kw;
     int64_t per_unit = macs / range + 1;
-    return 1000000 / per_unit + 1;
+    return enough / per_unit + 1;
 }
 
 static mpqc_status emit_body(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
@@ -125,7 +126,7 @@ static mpqc_status emit_gemm(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
                                 column_uses(l, &t.panels, use), out, key, &ep));
     MPQC_ASSERT(!mpqc_epilogue_by_position(ep));
     out->range = t.by_panel ? t.panels.n_full + t.panels.n_rest : l->batch * t.units;
-    out->grain = grain(l, out->range);
+    out->grain = grain(l, &t, out->range);
     if (key->failed) return MPQC_OOM(e->cx);
     out->body = mpqc_body_find(e, key->data);
     return out->body ? MPQC_OK : emit_body(e, k, l, &t, ep, key->data, out);
