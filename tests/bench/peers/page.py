@@ -161,7 +161,7 @@ INTRO = """\
 Latency of one inference, batch 1, of the same networks in 8 bits. This page is written by
 `tests/bench/peers` (see there for how it is measured); nothing in it is typed by hand.
 
-    sh tests/bench/peers/run.sh -models=DIR -compile-time -page=docs/benchmarks.md \\
+    sh tests/bench/peers/run.sh -models=DIR -compile-time -page={page} \\
         tests/bench/peers/bundled.tsv tests/bench/peers/public.tsv
 
 - **Machine**: {cpu}, {cores} cores, {features}; {system}; {date}.
@@ -199,9 +199,15 @@ def busy(rows, engines):
     return f"{100 * excess[len(excess) // 2]:.0f} %" if excess else "-"
 
 
+def in_project(path):
+    root = os.path.realpath(os.path.join(os.path.dirname(__file__), "../../.."))
+    inside = os.path.relpath(os.path.realpath(path), root)
+    return inside if not inside.startswith("..") else "FILE.md"
+
+
 def markdown(path, rows):
     text = [INTRO.format(
-        call=CALL, garbage=GARBAGE, peers_busy=busy(rows, PEERS), mpqc_busy=busy(rows, ["mpqc"]),
+        call=CALL, garbage=GARBAGE, page=in_project(path), peers_busy=busy(rows, PEERS), mpqc_busy=busy(rows, ["mpqc"]),
         **{k: settings(rows, k) for k in
            ("cpu", "cores", "features", "system", "date", "versions", "how")})]
     for threads in counts(rows):
