@@ -145,8 +145,8 @@ bool mpqc_serial_tile_of(const struct mpqc_emit_cx *e, const struct mpqc_linear 
     return true;
 }
 
-bool mpqc_serial_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, int64_t best,
-                        struct mpqc_tile *out, int64_t *cost)
+bool mpqc_serial_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, int64_t *best,
+                        struct mpqc_tile *out)
 {
     struct mpqc_tile t;
     bool found = false;
@@ -155,8 +155,8 @@ bool mpqc_serial_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *
     for (unsigned nv = 1; nv <= 8 && nv <= most; nv++)
         for (int64_t m = 1; mpqc_serial_tile_of(e, l, m, nv, &t); m++) {
             int64_t now = cost_of(e, l, &t);
-            if (now >= best) continue;
-            *cost = best = now;
+            if (now >= *best) continue;
+            *best = now;
             *out = t;
             found = true;
         }
@@ -273,39 +273,31 @@ static void panel(struct mpqc_serial *q, const struct band *b, const struct mpqc
     mpqc_b_loop_end(q->e, &loop);
 }
 
-/* Panels [first, last), of which the full ones come first; NULL: all. */
+struct band_walk {
+    struct mpqc_serial *q;
+    const struct band *b;
+};
+
+static int64_t walked_bytes(const void *user, const struct mpqc_columns *c)
+{
+    const struct band_walk *u = user;
+    return mpqc_serial_panel_bytes(u->q, c);
+}
+
+static void walked_panel(void *user, const struct mpqc_columns *c, LLVMValueRef channel,
+                         LLVMValueRef w)
+{
+    struct band_walk *u = user;
+    panel(u->q, u->b, c, channel, w);
+}
+
+/* Panels [first, last); NULL: all. */
 static void panels(struct mpqc_serial *q, const struct band *b, LLVMValueRef first,
                    LLVMValueRef last)
 {
-    struct mpqc_emit_cx *e = q->e;
-    const struct mpqc_panels *p = &q->t->panels;
-    int64_t bytes = mpqc_serial_panel_bytes(q, &p->full), n = p->n_full;
-    LLVMValueRef end = constant(q, n);
-    if (n > 0) {
-        struct mpqc_loop loop;
-        if (last) {
-            LLVMValueRef less = LLVMBuildICmp(e->b, LLVMIntSLT, last, end, "");
-            end = LLVMBuildSelect(e->b, less, last, end, "");
-        }
-        mpqc_b_loop_begin(e, &loop, first ? first : constant(q, 0), end, 1, "panel");
-        panel(q, b, &p->full, mpqc_b_madd(e, loop.iv, p->full.valid, constant(q, 0)),
-              mpqc_b_gep(e, q->w, mpqc_b_madd(e, loop.iv, bytes, constant(q, 0))));
-        mpqc_b_loop_end(e, &loop);
-    }
-    int64_t channel = n * p->full.valid, at = n * bytes;
-    for (unsigned r = 0; r < p->n_rest; r++) {
-        struct mpqc_if branch;
-        if (first) {
-            LLVMValueRef i = constant(q, n + r);
-            LLVMValueRef in = LLVMBuildICmp(e->b, LLVMIntSLE, first, i, "");
-            in = LLVMBuildAnd(e->b, in, LLVMBuildICmp(e->b, LLVMIntSGT, last, i, ""), "");
-            mpqc_b_if_begin(e, &branch, in);
-        }
-        panel(q, b, &p->rest[r], constant(q, channel), mpqc_b_gep_const(e, q->w, at));
-        if (first) mpqc_b_if_end(e, &branch);
-        channel += p->rest[r].valid;
-        at += mpqc_serial_panel_bytes(q, &p->rest[r]);
-    }
+    struct band_walk user = {q, b};
+    const struct mpqc_panel_walk walk = {&user, walked_bytes, walked_panel};
+    mpqc_panels_walk(q->e, &q->t->panels, &walk, q->w, first, last);
 }
 
 /* Halo of the band's rows. */

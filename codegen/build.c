@@ -216,9 +216,9 @@ LLVMValueRef mpqc_b_alias(struct mpqc_emit_cx *e, LLVMValueRef p, LLVMValueRef b
 {
     LLVMTypeRef in[] = {e->ptr, e->i64}, type = LLVMFunctionType(e->ptr, in, 2, false);
     LLVMValueRef args[] = {p, by};
-    LLVMValueRef nothing =
+    LLVMValueRef text =
         LLVMGetInlineAsm(type, "", 0, "=r,0,r", 6, false, false, LLVMInlineAsmDialectATT, false);
-    LLVMValueRef call = LLVMBuildCall2(e->b, type, nothing, args, 2, "");
+    LLVMValueRef call = LLVMBuildCall2(e->b, type, text, args, 2, "");
     static const char *const facts[] = {"memory" /* none */, "nounwind", "willreturn"};
     for (size_t i = 0; i < MPQC_LEN(facts); i++)
         LLVMAddCallSiteAttribute(call, LLVMAttributeFunctionIndex, mpqc_attribute(e, facts[i]));

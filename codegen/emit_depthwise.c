@@ -290,7 +290,8 @@ static void add_key(const struct window *q, const struct mpqc_kernel *k, struct 
                              p->tap_row,  p->tap_col,   p->out_row, p->out_col,  p->out_batch,
                              p->res_row,  p->res_batch, p->res_col, p->w != NULL, q->tile.exact};
     mpqc_buf_printf(key, "window %u t%lldx%lld%s%s%s%s", plan->blocks[0].c.lanes[0],
-                    (long long)plan->height, (long long)plan->tile, plan->overlap ? "o" : "", plan->rolled ? "r" : "",
+                    (long long)plan->height, (long long)plan->tile, plan->overlap ? "o" : "",
+                    plan->rolled ? "r" : "",
                     plan->loops ? "l" : "", plan->halves ? "h" : "");
     for (size_t i = 0; i < MPQC_LEN(facts); i++)
         mpqc_buf_printf(key, " %lld", (long long)facts[i]);

@@ -147,18 +147,14 @@ static void panel(struct gemm *q, const struct mpqc_columns *c, LLVMValueRef g,
     if (q->t->amx) mpqc_amx_panel_end(&q->amx);
 }
 
-/* Panels [first, last) of group g; NULL: all. */
-static void panels(struct gemm *q, LLVMValueRef g, LLVMValueRef first, LLVMValueRef last,
-                   LLVMValueRef from, LLVMValueRef to)
+void mpqc_panels_walk(struct mpqc_emit_cx *e, const struct mpqc_panels *p,
+                      const struct mpqc_panel_walk *walk, LLVMValueRef w, LLVMValueRef first,
+                      LLVMValueRef last)
 {
-    struct mpqc_emit_cx *e = q->e;
-    const struct mpqc_panels *p = &q->t->panels;
-    int64_t bytes = mpqc_panel_bytes(q->l, &p->full), n = p->n_full;
-    LLVMValueRef w = mpqc_b_gep(
-        e, q->w, mpqc_b_madd(e, g, mpqc_group_bytes(q->l, p), constant(q, 0)));
-    LLVMValueRef zero = constant(q, 0), end = constant(q, n);
+    int64_t bytes = walk->bytes(walk->user, &p->full), n = p->n_full;
+    LLVMValueRef zero = mpqc_b_i64(e, 0), end = mpqc_b_i64(e, n);
     if (n == 1 && !first) {
-        panel(q, &p->full, g, zero, w, from, to);
+        walk->panel(walk->user, &p->full, zero, w);
     } else if (n > 0) {
         struct mpqc_loop loop;
         if (last) {
@@ -166,24 +162,54 @@ static void panels(struct gemm *q, LLVMValueRef g, LLVMValueRef first, LLVMValue
             end = LLVMBuildSelect(e->b, less, last, end, "");
         }
         mpqc_b_loop_begin(e, &loop, first ? first : zero, end, 1, "panel");
-        panel(q, &p->full, g, mpqc_b_madd(e, loop.iv, p->full.valid, zero),
-              mpqc_b_gep(e, w, mpqc_b_madd(e, loop.iv, bytes, zero)), from, to);
+        walk->panel(walk->user, &p->full, mpqc_b_madd(e, loop.iv, p->full.valid, zero),
+                    mpqc_b_gep(e, w, mpqc_b_madd(e, loop.iv, bytes, zero)));
         mpqc_b_loop_end(e, &loop);
     }
     int64_t channel = n * p->full.valid, at = n * bytes;
     for (unsigned r = 0; r < p->n_rest; r++) {
         struct mpqc_if branch;
         if (first) {
-            LLVMValueRef i = constant(q, n + r);
+            LLVMValueRef i = mpqc_b_i64(e, n + r);
             LLVMValueRef in = LLVMBuildICmp(e->b, LLVMIntSLE, first, i, "");
             in = LLVMBuildAnd(e->b, in, LLVMBuildICmp(e->b, LLVMIntSGT, last, i, ""), "");
             mpqc_b_if_begin(e, &branch, in);
         }
-        panel(q, &p->rest[r], g, constant(q, channel), mpqc_b_gep_const(e, w, at), from, to);
+        walk->panel(walk->user, &p->rest[r], mpqc_b_i64(e, channel), mpqc_b_gep_const(e, w, at));
         if (first) mpqc_b_if_end(e, &branch);
         channel += p->rest[r].valid;
-        at += mpqc_panel_bytes(q->l, &p->rest[r]);
+        at += walk->bytes(walk->user, &p->rest[r]);
     }
+}
+
+/* Panels of one group, over units [from, to). */
+struct group_walk {
+    struct gemm *q;
+    LLVMValueRef g, from, to;
+};
+
+static int64_t walked_bytes(const void *user, const struct mpqc_columns *c)
+{
+    const struct group_walk *u = user;
+    return mpqc_panel_bytes(u->q->l, c);
+}
+
+static void walked_panel(void *user, const struct mpqc_columns *c, LLVMValueRef channel,
+                         LLVMValueRef w)
+{
+    struct group_walk *u = user;
+    panel(u->q, c, u->g, channel, w, u->from, u->to);
+}
+
+/* Panels [first, last) of group g; NULL: all. */
+static void panels(struct gemm *q, LLVMValueRef g, LLVMValueRef first, LLVMValueRef last,
+                   LLVMValueRef from, LLVMValueRef to)
+{
+    struct group_walk user = {q, g, from, to};
+    const struct mpqc_panel_walk walk = {&user, walked_bytes, walked_panel};
+    int64_t bytes = mpqc_group_bytes(q->l, &q->t->panels);
+    LLVMValueRef w = mpqc_b_gep(q->e, q->w, mpqc_b_madd(q->e, g, bytes, constant(q, 0)));
+    mpqc_panels_walk(q->e, &q->t->panels, &walk, w, first, last);
 }
 
 static void groups(struct gemm *q, LLVMValueRef from, LLVMValueRef to)

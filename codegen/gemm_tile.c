@@ -188,20 +188,20 @@ static LLVMValueRef spread(struct gemm *q, LLVMValueRef p, int64_t at, unsigned 
     return mpqc_b_shuffle(q->e, x, LLVMGetPoison(type), order, lanes);
 }
 
-/* The activations of vector v, prepared.  Usually all vectors have the same (`all`); with
+/* The activations of a vector, prepared.  Usually all vectors have the same (`all`); with
  * joined groups its own, whose inputs are those of lane `column` of the panel; p: those of its
  * first lane. */
-static void vector_inputs(struct gemm *q, LLVMValueRef p, int64_t at, unsigned bytes, unsigned v,
-                          int64_t column, const LLVMValueRef *all, LLVMValueRef *out)
+static void vector_inputs(struct gemm *q, LLVMValueRef p, int64_t at, unsigned bytes,
+                          unsigned lanes, int64_t column, const LLVMValueRef *all,
+                          LLVMValueRef *out)
 {
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_isa *isa = e->target->isa;
-    unsigned lanes = q->c->lanes[v];
     if (q->l->fan) {
+        LLVMValueRef x;
         p = mpqc_b_gep_const(e, p, column / q->l->fan * q->l->icg);
-        LLVMValueRef x = lanes > q->l->fan
-                             ? spread(q, p, at, lanes)
-                             : mpqc_b_broadcast(e, word(q, mpqc_b_gep_const(e, p, at), bytes), lanes);
+        if (lanes > q->l->fan) x = spread(q, p, at, lanes);
+        else x = mpqc_b_broadcast(e, word(q, mpqc_b_gep_const(e, p, at), bytes), lanes);
         isa->prepare_x(e, x, out);
         return;
     }
@@ -229,7 +229,7 @@ static void step(struct gemm *q, LLVMValueRef x, int64_t x_at, struct place from
         column = 0;
         for (unsigned v = 0; v < q->c->n; column += q->c->lanes[v++]) {
             LLVMValueRef *var = acc_var(q, set, m, v), acc[2];
-            vector_inputs(q, p, x_at, bytes, v, column, xs, part);
+            vector_inputs(q, p, x_at, bytes, q->c->lanes[v], column, xs, part);
             LLVMTypeRef type = LLVMVectorType(e->i32, q->c->lanes[v]);
             for (unsigned a = 0; a < isa->acc_per_column; a++)
                 acc[a] = LLVMBuildLoad2(e->b, type, var[a], "");

@@ -104,6 +104,18 @@ void mpqc_panels_make(const struct mpqc_emit_cx *, const struct mpqc_linear *,
 void mpqc_tile_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *, uint64_t shape,
                       struct mpqc_tile *out);
 
+/* Panels [first, last) of a group (i64, both NULL: all), of which the full ones come first.
+ * w: where the group's weights begin; bytes: of a panel's; panel: emits one, whose first channel
+ * of the group and weights it is told. */
+struct mpqc_panel_walk {
+    void *user;
+    int64_t (*bytes)(const void *user, const struct mpqc_columns *);
+    void (*panel)(void *user, const struct mpqc_columns *, LLVMValueRef channel, LLVMValueRef w);
+};
+void mpqc_panels_walk(struct mpqc_emit_cx *, const struct mpqc_panels *,
+                      const struct mpqc_panel_walk *, LLVMValueRef w, LLVMValueRef first,
+                      LLVMValueRef last);
+
 /* The body: units (or panels) [from, to).  x, w: its operands. */
 void mpqc_gemm_body(struct mpqc_emit_cx *, const struct mpqc_kernel *, const struct mpqc_linear *,
                     const struct mpqc_tile *, struct mpqc_epilogue *, LLVMValueRef x,
@@ -141,12 +153,12 @@ void mpqc_amx_panel_end(struct mpqc_amx *);
 void mpqc_amx_unit(struct mpqc_amx *, const struct mpqc_amx_unit *);
 
 /* Bit-serial kernels, see bitserial.h.  tile_of: tiles of m positions x nv vectors; false
- * where the target or the layer has none.  choose: does one beat `best`?  Its cost.  weights:
+ * where the target or the layer has none.  choose: as that of AMX.  weights:
  * a global of all planes, NULL when memory ran out.  body: units (or panels) [from, to). */
 bool mpqc_serial_tile_of(const struct mpqc_emit_cx *, const struct mpqc_linear *, int64_t m,
                          unsigned nv, struct mpqc_tile *out);
-bool mpqc_serial_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *, int64_t best,
-                        struct mpqc_tile *out, int64_t *cost);
+bool mpqc_serial_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *, int64_t *best,
+                        struct mpqc_tile *out);
 LLVMValueRef mpqc_serial_weights(struct mpqc_emit_cx *, const struct mpqc_linear *,
                                  const struct mpqc_tile *);
 void mpqc_serial_body(struct mpqc_emit_cx *, const struct mpqc_kernel *, const struct mpqc_linear *,

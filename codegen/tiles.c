@@ -365,7 +365,6 @@ static int64_t choose_by_cost(const struct mpqc_emit_cx *e, const struct mpqc_li
                               unsigned n, struct mpqc_tile *t)
 {
     struct ranking r = {.wanted = n + 1};
-    int64_t serial;
     const struct mpqc_isa *isa = e->target->isa;
     int64_t max_nv = (l->ocg + isa->lanes - 1) / isa->lanes;
     for (unsigned nv = 1; nv <= 8 && nv <= max_nv + 1; nv++) {
@@ -374,11 +373,8 @@ static int64_t choose_by_cost(const struct mpqc_emit_cx *e, const struct mpqc_li
     }
     MPQC_ASSERT(r.n > 0);
     int64_t cost = r.best[0].cost;
-    if (mpqc_amx_choose(e, l, &cost, t)) {
+    if (mpqc_amx_choose(e, l, &cost, t) || mpqc_serial_choose(e, l, &cost, t)) {
         if (n == 0) return cost;
-        n--;
-    } else if (mpqc_serial_choose(e, l, r.best[0].cost, t, &serial)) {
-        if (n == 0) return serial;
         n--;
     }
     if (n >= r.n) n = r.n - 1;

@@ -103,7 +103,7 @@ static void all_columns(struct mpqc_direct *q, int64_t width, LLVMValueRef x, st
         if (s[t].x) take(q, &s[t], s[t].x, s[t].w, NULL, NULL);
 }
 
-static void tile(struct mpqc_direct *q, int64_t width, struct mpqc_direct_origin o)
+static void tile(struct mpqc_direct *q, int64_t width, struct mpqc_window_origin o)
 {
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_window *p = q->p;
@@ -124,7 +124,7 @@ static void tile(struct mpqc_direct *q, int64_t width, struct mpqc_direct_origin
 
 /* ---- rows and blocks ------------------------------------------------------------------ */
 
-struct mpqc_direct_origin mpqc_direct_move(struct mpqc_direct *q, struct mpqc_direct_origin o,
+struct mpqc_window_origin mpqc_direct_move(struct mpqc_direct *q, struct mpqc_window_origin o,
                                            LLVMValueRef columns)
 {
     const struct mpqc_window *p = q->p;
@@ -136,7 +136,7 @@ struct mpqc_direct_origin mpqc_direct_move(struct mpqc_direct *q, struct mpqc_di
 }
 
 /* The tiles of a row: where a position may be computed twice, the last one is moved back. */
-static void all_tiles(struct mpqc_direct *q, struct mpqc_direct_origin o)
+static void all_tiles(struct mpqc_direct *q, struct mpqc_window_origin o)
 {
     struct mpqc_emit_cx *e = q->e;
     int64_t n = q->p->cols / q->tile, rest = q->p->cols % q->tile;
@@ -159,13 +159,13 @@ static int64_t block_bytes(const struct mpqc_direct *q, const struct mpqc_direct
     return q->dots ? mpqc_dots_bytes(q->dots) : q->p->kh * q->p->kw * mpqc_direct_channels(b);
 }
 
-static void all_blocks(struct mpqc_direct *q, struct mpqc_direct_origin row)
+static void all_blocks(struct mpqc_direct *q, struct mpqc_window_origin row)
 {
     struct mpqc_emit_cx *e = q->e;
     for (unsigned i = 0; i < q->n_blocks; i++) {
         const struct mpqc_direct_block *b = &q->blocks[i];
         int64_t n = mpqc_direct_channels(b), bytes = block_bytes(q, b);
-        struct mpqc_direct_origin o = row;
+        struct mpqc_window_origin o = row;
         struct mpqc_loop l;
         mpqc_b_loop_begin(e, &l, constant(q, 0), constant(q, b->count), 1, "block");
         q->b = b;
@@ -203,7 +203,7 @@ static void row(struct mpqc_direct *q, const struct mpqc_kernel *k, LLVMValueRef
     mpqc_emit_halo(e, &e->plan->place[k->out], &mpqc_value_at(e->graph, k->out)->type,
                    mpqc_epilogue_out(q->ep), u);
     LLVMValueRef n = LLVMBuildSDiv(e->b, u, rows, ""), h = LLVMBuildSRem(e->b, u, rows, "");
-    struct mpqc_direct_origin o;
+    struct mpqc_window_origin o;
     o.x = mpqc_b_gep(e, q->x, mpqc_b_madd(e, n, p->x_batch, constant(q, p->x_first)));
     o.x = mpqc_b_gep(e, o.x, mpqc_b_madd(e, h, p->x_row, zero));
     o.position = mpqc_b_madd(e, h, p->out_row, mpqc_b_madd(e, n, p->out_batch, zero));

@@ -7,7 +7,7 @@
 #ifndef MPQC_CODEGEN_WINDOW_DIRECT_H
 #define MPQC_CODEGEN_WINDOW_DIRECT_H
 
-#include "codegen/linear.h"
+#include "codegen/window.h"
 
 #define MPQC_DIRECT_BLOCKS 2
 #define MPQC_DOTS_PATTERNS 16 /* more are too many bytes of weights */
@@ -34,11 +34,6 @@ struct mpqc_dots {
     unsigned n_patterns;
 };
 
-/* Where a row or tile begins: input, output, residual, index of the position. */
-struct mpqc_direct_origin {
-    LLVMValueRef x, position, residual, index;
-};
-
 struct mpqc_direct {
     struct mpqc_emit_cx *e;
     const struct mpqc_window *p;
@@ -54,11 +49,11 @@ struct mpqc_direct {
     LLVMValueRef block_w, channel;
     /* In bytes and elements from the first of two output rows: the row of inputs behind its
      * own, where the second row goes.  If there is no second one: an own row, and 0. */
-    struct mpqc_direct_origin next;
+    struct mpqc_window_origin next;
 };
 
 /* The same `columns` further. */
-struct mpqc_direct_origin mpqc_direct_move(struct mpqc_direct *, struct mpqc_direct_origin,
+struct mpqc_window_origin mpqc_direct_move(struct mpqc_direct *, struct mpqc_window_origin,
                                            LLVMValueRef columns);
 int64_t mpqc_direct_channels(const struct mpqc_direct_block *);
 /* The block's channels at x + at, a byte each. */
@@ -72,6 +67,6 @@ int64_t mpqc_dots_bytes(const struct mpqc_dots *);
 void mpqc_dots_pack(const struct mpqc_dots *, const struct mpqc_window *, int64_t first,
                     int8_t *to);
 /* All columns of the output rows that are computed together, of the block at work. */
-void mpqc_dots_rows(struct mpqc_direct *, struct mpqc_direct_origin);
+void mpqc_dots_rows(struct mpqc_direct *, struct mpqc_window_origin);
 
 #endif

@@ -125,7 +125,7 @@ void mpqc_dots_pack(const struct mpqc_dots *d, const struct mpqc_window *p, int6
 /* A turn at work: `n` output columns from origin o on. */
 struct turn {
     struct mpqc_direct *q;
-    struct mpqc_direct_origin o;
+    struct mpqc_window_origin o;
     int64_t n, slots;        /* slots that exist */
     LLVMValueRef by;         /* which turn, i64 */
     LLVMValueRef w, bias;    /* where the last output's weights, its bias are, or NULL */
@@ -210,7 +210,7 @@ static void output(struct turn *t, int64_t i, int64_t y)
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_dots *d = q->dots;
     LLVMValueRef acc[2], column = mpqc_b_i64(e, i);
-    struct mpqc_direct_origin at = mpqc_direct_move(q, t->o, column);
+    struct mpqc_window_origin at = mpqc_direct_move(q, t->o, column);
     mpqc_epilogue_biases(e, q->ep, &q->b->c, q->channel, 1, t->by, &t->bias, acc);
     int64_t end = quartets_of(i * d->step + d->span);
     t->w = few(d) ? mpqc_b_alias(e, t->w ? t->w : q->block_w, t->by)
@@ -259,7 +259,7 @@ static void take_carried(struct turn *t, const struct carry *c)
 }
 
 /* The quartets before the first turn. */
-static void begin(struct mpqc_direct *q, struct mpqc_direct_origin o, struct carry *c)
+static void begin(struct mpqc_direct *q, struct mpqc_window_origin o, struct carry *c)
 {
     struct turn t = {.q = q, .o = o, .slots = (q->p->cols - 1) * q->dots->step + q->dots->span};
     for (int64_t k = 0; k < q->dots->carried; k++) {
@@ -270,7 +270,7 @@ static void begin(struct mpqc_direct *q, struct mpqc_direct_origin o, struct car
     put_carried(&t, c, 0);
 }
 
-void mpqc_dots_rows(struct mpqc_direct *q, struct mpqc_direct_origin o)
+void mpqc_dots_rows(struct mpqc_direct *q, struct mpqc_window_origin o)
 {
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_dots *d = q->dots;
