@@ -34,12 +34,6 @@ static mpqc_status fill_allowed(struct mpqc_mixed_job *j)
     return MPQC_OK;
 }
 
-/* No candidates unless somebody names them. */
-static bool special(uint32_t c)
-{
-    return mpqc_choice_wide(c) || mpqc_choice_counts(c);
-}
-
 /* Special choices that layer l may have because another one, whose input is its own, is pinned
  * to as many bits. */
 static uint32_t by_ties(const struct mpqc_bits *b, uint32_t l)
@@ -49,8 +43,8 @@ static uint32_t by_ties(const struct mpqc_bits *b, uint32_t l)
         const struct mpqc_bits_layer *other = &b->layer[k];
         if (other->pinned < 0 || other->input_group != b->layer[l].input_group) continue;
         for (uint32_t c = 0; c < mpqc_n_choices; c++)
-            if (special(c) && mpqc_choices[c].activation_bits ==
-                                  mpqc_choices[other->pinned].activation_bits)
+            if (mpqc_choice_special(c) && mpqc_choices[c].activation_bits ==
+                                              mpqc_choices[other->pinned].activation_bits)
                 set |= 1u << c;
     }
     return set;
@@ -64,7 +58,7 @@ static void restrict_candidates(struct mpqc_bits *b, uint32_t named, bool counts
 {
     uint32_t usual = 0;
     for (uint32_t c = 0; c < mpqc_n_choices; c++)
-        if (!special(c) || (counts && mpqc_choice_counts(c))) usual |= 1u << c;
+        if (!mpqc_choice_special(c) || (counts && mpqc_choice_counts(c))) usual |= 1u << c;
     for (uint32_t l = 0; l < b->n_layers; l++) {
         uint32_t candidates = (named ? named : usual) | by_ties(b, l);
         bool *row = b->allowed + (size_t)l * mpqc_n_choices, some = false;

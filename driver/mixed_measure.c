@@ -38,17 +38,12 @@ struct measurement {
 
 /* ---- one library: the same kind of kernel everywhere ---- */
 
-/* Are there other kernels for these activations than for 8 bits? */
-static bool special(uint32_t c)
-{
-    return mpqc_choice_wide(c) || mpqc_choice_counts(c);
-}
-
 /* Choices with equal kinds have the same kernels: the number of weight bits, and a hundred
  * more for every bit of inputs that have kernels of their own. */
 static unsigned kind_of(uint32_t c)
 {
-    return mpqc_choices[c].weight_bits + (special(c) ? 100 * mpqc_choices[c].activation_bits : 0);
+    unsigned own = mpqc_choice_special(c) ? mpqc_choices[c].activation_bits : 0;
+    return mpqc_choices[c].weight_bits + 100 * own;
 }
 
 static void uniform_plan(const struct mpqc_bits *b, unsigned kind, uint32_t *chosen)
@@ -59,7 +54,8 @@ static void uniform_plan(const struct mpqc_bits *b, unsigned kind, uint32_t *cho
             bool may = b->allowed[(size_t)l * mpqc_n_choices + c] ||
                        b->layer[l].pinned == (int32_t)c;
             bool usual = mpqc_choices[c].activation_bits == 8;
-            if (may && kind_of(c) == kind && (usual || special(c))) chosen[l] = c;
+            bool other = mpqc_choice_special(c);
+            if (may && kind_of(c) == kind && (usual || other)) chosen[l] = c;
         }
     }
 }
@@ -67,7 +63,7 @@ static void uniform_plan(const struct mpqc_bits *b, unsigned kind, uint32_t *cho
 /* Does any layer ask for it?  All kinds with 8-bit inputs are. */
 static bool wanted(const struct mpqc_bits *b, uint32_t c)
 {
-    bool some = !special(c);
+    bool some = !mpqc_choice_special(c);
     for (uint32_t l = 0; l < b->n_layers; l++)
         some = some || b->allowed[(size_t)l * mpqc_n_choices + c] ||
                b->layer[l].pinned == (int32_t)c;

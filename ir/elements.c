@@ -48,8 +48,9 @@ void mpqc_elements_random(enum mpqc_dtype t, void *data, int64_t n, uint64_t see
         if (d->kind == MPQC_KIND_FLOAT)
             ((float *)data)[i] = (float)((int)(r & 2047) - 1024) / 1024.0f;
         else
-            mpqc_element_set(t, data, i, t == MPQC_DT_I1 ? (int64_t)(r & 1) * 2 - 1
-                                         : lo + (int64_t)(r % (uint64_t)(hi - lo + 1)));
+            mpqc_element_set(t, data, i,
+                             t == MPQC_DT_I1 ? (int64_t)(r & 1) * 2 - 1
+                                             : lo + (int64_t)(r % (uint64_t)(hi - lo + 1)));
     }
 }
 

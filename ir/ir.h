@@ -102,7 +102,8 @@ const char *mpqc_type_problem(const struct mpqc_type *t);
 struct mpqc_type mpqc_type_make(enum mpqc_dtype dtype, uint32_t rank, const int64_t *dims);
 bool mpqc_dtype_is_quantised_storage(enum mpqc_dtype t); /* an integer of 16 bits or fewer */
 bool mpqc_dtype_is_byte(enum mpqc_dtype t); /* an unsigned integer of 8 bits or fewer */
-bool mpqc_dtype_holds(enum mpqc_dtype t, int64_t v); /* of an integer type: is v one of its values? */
+/* Is v one of the values of an integer type? */
+bool mpqc_dtype_holds(enum mpqc_dtype t, int64_t v);
 
 /* A dense tensor somewhere in memory, element containers in row-major order. */
 struct mpqc_tensor {

@@ -114,7 +114,8 @@ static mpqc_status parse_element(struct parser *p, enum mpqc_dtype t, void *data
         return mpqc_lex_real(&p->l, &((float *)data)[i]);
     size_t start = mpqc_lex_skip(&p->l);
     MPQC_TRY(mpqc_lex_int(&p->l, mpqc_dtypes[t].min, mpqc_dtypes[t].max, &v));
-    if (!mpqc_dtype_holds(t, v)) return mpqc_lex_fail(&p->l, start, "0 is no %s", mpqc_dtypes[t].text);
+    if (!mpqc_dtype_holds(t, v))
+        return mpqc_lex_fail(&p->l, start, "0 is no %s", mpqc_dtypes[t].text);
     mpqc_element_set(t, data, i, v);
     return MPQC_OK;
 }

@@ -32,6 +32,12 @@ static inline bool mpqc_choice_counts(uint32_t c)
     return mpqc_choices[c].activation_bits <= 2;
 }
 
+/* One of both: other kernels than for 8-bit inputs, and no candidate unless there is a reason. */
+static inline bool mpqc_choice_special(uint32_t c)
+{
+    return mpqc_choice_wide(c) || mpqc_choice_counts(c);
+}
+
 /* One layer: a conv or matmul with constant weights in the simplified float graph. */
 struct mpqc_bits_layer {
     mpqc_nid node;

@@ -98,8 +98,8 @@ mpqc_status mpqc_lower_table(struct mpqc_quantiser *q, const struct mpqc_cluster
     MPQC_TRY(mpqc_chain_eval(q->cx, q->g, c->chain + c->n_clamp, c->n_chain - c->n_clamp, x, 256));
     /* NaN, e.g. the logarithm of an input that never occurs, is taken as 0 */
     for (int i = 0; i < 256; i++) table[i] = (uint8_t)code_of(isnan(x[i]) ? 0.0 : x[i], to);
-    mpqc_vid in[2] = {v, mpqc_graph_const(q->g, NULL, mpqc_type_make(mpqc_params_dtype(to), 1, dims), table,
-                                          false)};
+    struct mpqc_type type = mpqc_type_make(mpqc_params_dtype(to), 1, dims);
+    mpqc_vid in[2] = {v, mpqc_graph_const(q->g, NULL, type, table, false)};
     if (in[1] == MPQC_NONE) return MPQC_OOM(q->cx);
     struct mpqc_attrs attrs = {0};
     mpqc_attrs_float(&attrs, MPQC_ATTR_SCALE, to.scale);
