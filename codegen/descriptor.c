@@ -116,15 +116,24 @@ static uint64_t stored_bytes(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     return ((uint64_t)mpqc_type_count(t) * bits + 7) / 8 + factors;
 }
 
+uint64_t mpqc_kernel_macs(const struct mpqc_graph *g, const struct mpqc_kernel *k)
+{
+    uint64_t macs = 0;
+    for (uint32_t i = 0; i < k->n_nodes; i++) {
+        const struct mpqc_node *n = mpqc_node_at(g, k->nodes[i]);
+        macs += mpqc_ops[n->op].macs(g, n);
+    }
+    return macs;
+}
+
 LLVMValueRef mpqc_layer_constant(struct mpqc_emit_cx *e, const struct mpqc_kernel *k)
 {
     const struct mpqc_graph *g = e->graph;
     const struct mpqc_node *core = mpqc_node_at(g, k->core);
-    uint64_t macs = 0, weights = 0, activations = 0;
+    uint64_t weights = 0, activations = 0;
     uint32_t weight_bits = 0;
     for (uint32_t i = 0; i < k->n_nodes; i++) {
         const struct mpqc_node *n = mpqc_node_at(g, k->nodes[i]);
-        macs += mpqc_ops[n->op].macs(g, n);
         for (uint32_t j = 0; j < n->n_in; j++) {
             if (n->in[j] == MPQC_NONE || inside(g, k, n->in[j])) continue;
             const struct mpqc_value *v = mpqc_value_at(g, n->in[j]);
@@ -144,7 +153,7 @@ LLVMValueRef mpqc_layer_constant(struct mpqc_emit_cx *e, const struct mpqc_kerne
         mpqc_global_string(e, op ? op : "?"),
         u32(e, weight_bits),
         u32(e, mpqc_dtypes[out->dtype].bits),
-        u64(e, macs),
+        u64(e, mpqc_kernel_macs(g, k)),
         u64(e, weights),
         u64(e, activations),
     };

@@ -36,6 +36,7 @@ struct mpqc_emit_cx {
     uint32_t kernel;           /* index of the kernel being emitted */
     const char *kernel_name;   /* its symbol */
     const struct mpqc_tile_request *tiles; /* or NULL */
+    bool share_small;          /* see wrapper.c */
     const char *tune;          /* LLVM CPU whose scheduling is assumed */
     uint64_t weight_bytes;     /* constants put into .rodata so far */
     struct mpqc_body *bodies;  /* cache, kernels.c */

@@ -117,6 +117,7 @@ static char *kernel_symbol(struct mpqc_emit_cx *e, const struct mpqc_kernel *k)
 static mpqc_status emit_kernels(struct mpqc_emit_cx *e, struct mpqc_compiled_kernel *out)
 {
     uint32_t n = e->plan->n_kernels;
+    e->share_small = mpqc_share_small(e);
     for (uint32_t i = 0; i < n; i++) {
         const struct mpqc_kernel *k = &e->plan->kernels[i];
         struct mpqc_kernel_code code;

@@ -26,6 +26,8 @@ LLVMValueRef mpqc_global_string(struct mpqc_emit_cx *, const char *text);
 LLVMValueRef mpqc_global_constant(struct mpqc_emit_cx *, const char *name, LLVMValueRef init);
 
 /* wrapper.c, run.c, supported.c, descriptor.c */
+bool mpqc_share_small(const struct mpqc_emit_cx *);
+uint64_t mpqc_kernel_macs(const struct mpqc_graph *, const struct mpqc_kernel *);
 mpqc_status mpqc_emit_wrapper(struct mpqc_emit_cx *, const struct mpqc_kernel *,
                               const struct mpqc_kernel_code *,
                               struct mpqc_compiled_kernel *out) MPQC_MUST_CHECK;

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * One function per kernel, named after its ONNX node, that finds the operands and
- * calls the body.  Its range is in parts of `grain` units, so that any split that a
+ * calls the body.  Its range is in parts of at least `grain` units, so that any split that a
  * thread pool chooses is worth its cost.
+ *
+ * For threads to meet costs less than what it costs a core to read what another has written:
+ * 64 bytes take some 10 ns.  So once the large kernels of a network are shared, small ones
+ * between them had better be, along the same rows; in networks of small kernels nothing is.
  */
 #include "codegen/module.h"
 
@@ -43,13 +47,34 @@ static mpqc_status operand_pointer(struct mpqc_emit_cx *e, LLVMValueRef frame,
     return MPQC_OK;
 }
 
-/* Part [begin, end) -> units of the body. */
-static LLVMValueRef unit_of(struct mpqc_emit_cx *e, LLVMValueRef part, int64_t unit, int64_t range)
+#define LARGE_KERNELS 1500000 /* multiply-accumulates, in the mean */
+#define SMALL_PARTS 8         /* share_small: a part may be so many times smaller */
+
+bool mpqc_share_small(const struct mpqc_emit_cx *e)
 {
-    LLVMValueRef u = LLVMBuildNSWMul(e->b, part, mpqc_b_i64(e, unit), "");
-    if (range % unit == 0) return u;
-    LLVMValueRef args[] = {u, mpqc_b_i64(e, range)};
-    return mpqc_b_intrinsic(e, "llvm.smin", &e->i64, 1, args, 2);
+    uint64_t macs = 0;
+    for (uint32_t i = 0; i < e->plan->n_kernels; i++)
+        macs += mpqc_kernel_macs(e->graph, &e->plan->kernels[i]);
+    return macs / LARGE_KERNELS >= e->plan->n_kernels;
+}
+
+/* Into how many parts threads may divide the range: single units, if each is worth it; else a
+ * multiple of 16, or where there are few, of 4 or 2, so that 2, 4, ... threads get equal shares. */
+static int64_t parts_of(const struct mpqc_emit_cx *e, const struct mpqc_kernel_code *code)
+{
+    if (code->grain <= 0) return 1;
+    int64_t most = code->range * (e->share_small ? SMALL_PARTS : 1) / code->grain;
+    if (most >= code->range) return code->range;
+    int64_t even = most >= 16 ? 16 : most >= 4 ? 4 : 2;
+    return most < 2 ? 1 : most - most % even;
+}
+
+/* The unit of the body with which a part begins. */
+static LLVMValueRef unit_of(struct mpqc_emit_cx *e, LLVMValueRef part, int64_t parts,
+                            int64_t range)
+{
+    LLVMValueRef u = LLVMBuildNSWMul(e->b, part, mpqc_b_i64(e, range), "");
+    return LLVMBuildSDiv(e->b, u, mpqc_b_i64(e, parts), "");
 }
 
 mpqc_status mpqc_emit_wrapper(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
@@ -67,10 +92,10 @@ mpqc_status mpqc_emit_wrapper(struct mpqc_emit_cx *e, const struct mpqc_kernel *
     LLVMPositionBuilderAtEnd(e->b, e->entry);
     for (uint32_t i = 0; i < code->n_operands; i++)
         MPQC_TRY(operand_pointer(e, LLVMGetParam(f, 0), &code->operand[i], &args[i]));
-    bool split = code->grain > 0 && code->grain < code->range;
-    if (split) {
-        args[code->n_operands] = unit_of(e, LLVMGetParam(f, 1), code->grain, code->range);
-        args[code->n_operands + 1] = unit_of(e, LLVMGetParam(f, 2), code->grain, code->range);
+    int64_t parts = parts_of(e, code);
+    if (parts > 1) {
+        args[code->n_operands] = unit_of(e, LLVMGetParam(f, 1), parts, code->range);
+        args[code->n_operands + 1] = unit_of(e, LLVMGetParam(f, 2), parts, code->range);
     } else {
         args[code->n_operands] = mpqc_b_i64(e, 0);
         args[code->n_operands + 1] = mpqc_b_i64(e, code->range);
@@ -80,7 +105,7 @@ mpqc_status mpqc_emit_wrapper(struct mpqc_emit_cx *e, const struct mpqc_kernel *
     LLVMSetTailCall(call, 1);
     LLVMBuildRetVoid(e->b);
     out->wrapper = f;
-    out->parallel = split;
-    out->units = split ? (code->range + code->grain - 1) / code->grain : 1;
+    out->parallel = parts > 1;
+    out->units = parts;
     return mpqc_function_check(e, f);
 }

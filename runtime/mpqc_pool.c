@@ -4,7 +4,9 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define MAX_THREADS 1024
@@ -12,32 +14,37 @@
  * time between two layers. With more threads than cores spinning only takes time from
  * others. */
 #define SPINS 1000
-/* Rounds before the caller, whose own part is done, lets others run. */
+/* Rounds that the caller, whose own part is done, gives the workers to end theirs before it
+ * looks for parts that have not begun: to look takes a worker's line of the cache from it. */
+#define PATIENCE 10
+/* Rounds before the caller lets others run. */
 #define CALLER_SPINS 1000
+/* What different threads write is in different lines: a line takes 100 ns from core to core. */
+#define CACHE_LINE 64
 
 struct worker {
-    struct mpqc_pool *pool;
-    uint32_t index; /* 1 .. threads - 1; the caller is 0 */
-    pthread_t thread;
     /* The last epoch in which this worker's part was taken, by itself or by a caller
      * that had nothing else to do. */
-    atomic_uint taken;
+    _Alignas(CACHE_LINE) atomic_uint taken;
+    uint32_t index; /* 1 .. threads - 1; the caller is 0 */
+    struct mpqc_pool *pool;
+    pthread_t thread;
 };
 
 struct mpqc_pool {
     uint32_t threads;
     uint32_t spins;
     atomic_flag busy;
-    /* The task of the current epoch; written before the epoch is. */
-    mpqc_task task;
-    void *arg;
-    int64_t n;
-    atomic_uint epoch;   /* one more for each task */
-    atomic_uint pending; /* parts of the current task that have not ended */
-    atomic_uint asleep;
     atomic_int stop;
     pthread_mutex_t lock;
     pthread_cond_t wake;
+    /* The task of the current epoch; written before the epoch is. */
+    _Alignas(CACHE_LINE) mpqc_task task;
+    void *arg;
+    int64_t n;
+    atomic_uint epoch; /* one more for each task */
+    atomic_uint asleep;
+    _Alignas(CACHE_LINE) atomic_uint pending; /* parts of the task that have not ended */
     struct worker workers[];
 };
 
@@ -119,6 +126,16 @@ static void *work(void *arg)
     }
 }
 
+/* Waits until all parts have ended, at most `rounds` times; have they? */
+static bool ended(const struct mpqc_pool *p, unsigned rounds)
+{
+    while (atomic_load_explicit(&p->pending, memory_order_acquire) != 0) {
+        if (rounds-- == 0) return false;
+        relax();
+    }
+    return true;
+}
+
 void mpqc_pool_for(void *pool, mpqc_task task, void *arg, int64_t n)
 {
     struct mpqc_pool *p = pool;
@@ -136,10 +153,10 @@ void mpqc_pool_for(void *pool, mpqc_task task, void *arg, int64_t n)
     run_part(p, 0);
     /* On a busy machine a worker may not get a core for milliseconds: its part, if it
      * has not begun, is done here.  The parts, and so the answers, stay the same. */
-    for (uint32_t t = p->threads; --t > 0;) take_part(p, t, e);
-    for (unsigned i = 0; atomic_load_explicit(&p->pending, memory_order_acquire) != 0; i++) {
-        if (i < CALLER_SPINS) relax();
-        else sched_yield();
+    if (!ended(p, PATIENCE)) {
+        for (uint32_t t = p->threads; --t > 0;) take_part(p, t, e);
+        if (!ended(p, CALLER_SPINS))
+            while (!ended(p, 0)) sched_yield();
     }
     atomic_flag_clear_explicit(&p->busy, memory_order_release);
 }
@@ -173,8 +190,10 @@ struct mpqc_pool *mpqc_pool_create(uint32_t threads)
     uint32_t there = cores();
     if (threads == 0) threads = there;
     if (threads > MAX_THREADS) threads = MAX_THREADS;
-    struct mpqc_pool *p = calloc(1, sizeof *p + threads * sizeof p->workers[0]);
+    size_t bytes = sizeof(struct mpqc_pool) + threads * sizeof(struct worker);
+    struct mpqc_pool *p = aligned_alloc(CACHE_LINE, bytes);
     if (!p) return NULL;
+    memset(p, 0, bytes);
     p->threads = threads;
     p->spins = threads <= there ? SPINS : 0;
     atomic_flag_clear(&p->busy);
