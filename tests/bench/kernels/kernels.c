@@ -30,7 +30,7 @@ struct options {
     const struct mpqc_choice *choice[16]; /* by bits, from most to least */
     unsigned n_choices;
     uint32_t tiles; /* ranks to measure; 0: the best only */
-    bool grid;
+    bool grid, help;
     int64_t rounds;
 };
 
@@ -95,6 +95,14 @@ static int set_tiles(void *options, const char *value, char *err)
     return 0;
 }
 
+static int set_help(void *options, const char *value, char *err)
+{
+    (void)value;
+    (void)err;
+    ((struct options *)options)->help = true;
+    return 0;
+}
+
 static int positional(void *options, const char *value, char *err)
 {
     (void)options;
@@ -111,7 +119,8 @@ static const struct mpqc_flag flags[] = {
     {"tiles", "N|grid", set_tiles, "measure the N best tiles, or many"},
     {"dir", "FOLDER", set_dir, "keeps libraries there, and uses those that are there"},
     {"tsv", "FILE", set_tsv, "tab-separated rows"},
-    {"page", "FILE", set_page, "tables as Markdown"}};
+    {"page", "FILE", set_page, "tables as Markdown"},
+    {"help", NULL, set_help, "prints this and ends"}};
 
 /* ---- the list of cases ---- */
 
@@ -288,6 +297,11 @@ int main(int argc, char **argv)
     (void)set_bits(&o, "8,4,2", err);
     if (mpqc_flags_parse(flags, MPQC_LEN(flags), argc, argv, &o, positional, err))
         bench_die("%s", err);
+    if (o.help) {
+        puts("usage: bench_kernels [FLAG]...\nTimes single layers in tiles, per cent of peak.\n");
+        mpqc_flags_help(flags, MPQC_LEN(flags));
+        return 0;
+    }
     if (!o.dir && !mkdtemp(made)) bench_die("%s: %s", made, strerror(errno));
     if (o.dir) (void)mkdir(o.dir, 0777);
     make_list(&l, &o);
