@@ -179,6 +179,69 @@ static void test_exec(void **state)
     close_library(&l);
 }
 
+/* A convolution, then a kernel too small to be shared but for its neighbour. */
+#define SHARES(size)                                                                              \
+    {.name = "shares of " #size " x " #size,                                                      \
+     .text = "graph \"g\" { input %0 : u8[1," #size "," #size ",64]" Q "\n"                        \
+             "const %1 : i8[3,3,64,64] quant(axis=3, scale=splat 0.25, zero=splat 0) = random 1\n" \
+             "const %2 : i32[64] = splat 77 const %3 : i32[64] = splat 6\n"                        \
+             "const %4 : i32[64] = splat 20000\n"                                                 \
+             "%5 = conv %0, %1, %2 {pads=[0,0,0,0]} @\"c\" \"Conv\"\n"                             \
+             "%6 = requant %5, %3, %4 {scale=0.01} @\"c\" \"Conv\"\n"                             \
+             "%7 = narrow %6 {frac=0, to=\"u8\", zero=0} @\"c\" \"Conv\"\n"                       \
+             "%8 = maxpool %7 {kernel=[2,2], strides=[2,2]} @\"p\"\noutput %8 }",                   \
+     .kernels = "L3 S1"}
+
+struct shares {
+    unsigned calls;
+    int64_t n[4];
+};
+
+static void note_shares(void *pool, mpqc_task task, void *arg, int64_t n)
+{
+    struct shares *s = pool;
+    assert_true(s->calls < MPQC_LEN(s->n));
+    s->n[s->calls++] = n;
+    for (int64_t i = n; i-- > 0;) task(arg, i, i + 1);
+}
+
+/* Runs c's library, part by part, and checks its bytes. */
+static struct shares shares_of(const struct rig_case *c)
+{
+    char path[128];
+    struct rig r;
+    struct shares s = {.calls = 0};
+    rig_open(&r, c);
+    snprintf(path, sizeof path, "%s/m.so", r.dir);
+    rig_emit(&r, "native", MPQC_EMIT_SO, path);
+    void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    assert_non_null(lib);
+    const struct mpqc_model *m = dlsym(lib, "mpqc_model");
+    assert_int_equal(m->supported(), 1);
+    void *ws = aligned_alloc(64, m->workspace_size), *out[1] = {malloc(m->outputs[0].bytes)};
+    const void *in[1] = {r.in[0]};
+    struct mpqc_exec exec = {
+        .struct_size = sizeof exec, .threads = 2, .parallel_for = note_shares, .pool = &s};
+    assert_int_equal(m->run(in, out, ws, &exec), MPQC_RUN_OK);
+    rig_compare(&r, c->name, "native", 0, out[0]);
+    free(out[0]);
+    free(ws);
+    dlclose(lib);
+    rig_close(&r);
+    return s;
+}
+
+/* Beside a large kernel a small one is shared, in even numbers; small networks are not. */
+static void test_shares(void **state)
+{
+    (void)state;
+    static const struct rig_case large = SHARES(34), small = SHARES(10);
+    struct shares s = shares_of(&large);
+    assert_int_equal(s.calls, 2);
+    for (unsigned i = 0; i < s.calls; i++) assert_true(s.n[i] >= 2 && s.n[i] % 2 == 0);
+    assert_int_equal(shares_of(&small).calls, 0);
+}
+
 /* ---- the file ------------------------------------------------------------------------------ */
 
 static uint8_t *slurp(const char *path, size_t *n)
@@ -481,7 +544,7 @@ int main(void)
         cmocka_unit_test(test_descriptor), cmocka_unit_test(test_run_checks),
         cmocka_unit_test(test_exec),       cmocka_unit_test(test_file),
         cmocka_unit_test(test_names),      cmocka_unit_test(test_refusal),
-        cmocka_unit_test(test_no_float),
+        cmocka_unit_test(test_no_float),   cmocka_unit_test(test_shares),
         cmocka_unit_test(test_static),     cmocka_unit_test(test_text_forms),
         cmocka_unit_test(test_tag),        cmocka_unit_test(test_unwritable),
     };
