@@ -209,6 +209,15 @@ static void share(struct mpqc_quantiser *q)
     }
 }
 
+static void warn_of_one_value(struct mpqc_quantiser *q, mpqc_vid v)
+{
+    const struct mpqc_histogram *h = &q->p->profile->hist[v];
+    struct mpqc_where where = {.tensor = mpqc_value_at(q->g, v)->name, .offset = -1};
+    if (h->count < 2 || h->min < h->max) return;
+    mpqc_warn(q->cx, where, "calibration saw no other value than %g in this input, so the library "
+              "cannot tell others apart", (double)h->min);
+}
+
 static mpqc_status observe_all(struct mpqc_quantiser *q)
 {
     const struct mpqc_graph *g = q->g;
@@ -224,7 +233,9 @@ static mpqc_status observe_all(struct mpqc_quantiser *q)
     }
     for (uint32_t i = 0; i < g->n_inputs; i++) { /* images fill their range: never clipped */
         mpqc_vid v = g->inputs[i];
-        if (q->clusters.needs_range[v]) mpqc_observed(q, v, MPQC_CALIB_MINMAX, &q->lo[v], &q->hi[v]);
+        if (!q->clusters.needs_range[v]) continue;
+        mpqc_observed(q, v, MPQC_CALIB_MINMAX, &q->lo[v], &q->hi[v]);
+        warn_of_one_value(q, v);
     }
     return MPQC_OK;
 }
