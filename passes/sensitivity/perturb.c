@@ -173,7 +173,8 @@ static mpqc_status run_tail(const struct chunk *c, struct mpqc_sens_worker *w, u
 }
 
 /* All choices of piece i that are asked for, into to[mpqc_n_choices]. */
-static mpqc_status measure(const struct chunk *c, struct mpqc_sens_worker *w, uint32_t i, double *to)
+static mpqc_status measure(const struct chunk *c, struct mpqc_sens_worker *w, uint32_t i,
+                           double *to)
 {
     struct worker *k = w->state;
     const struct mpqc_bits *b = c->p->s->bits;
