@@ -112,6 +112,16 @@ static mpqc_status check_names(struct mpqc_cx *cx, const struct mpqc_cli *cli,
     return MPQC_OK;
 }
 
+/* Who gives -mean expects it to be used. */
+static void note_unused(struct mpqc_cx *cx, const struct mpqc_calib_set *set)
+{
+    for (uint32_t i = 0; i < set->n_inputs; i++)
+        if (set->inputs[i].array->type == MPQC_DATA_U8) return;
+    mpqc_note(cx, at_file(set->inputs[0].path, NULL),
+              "-scale, -mean and -std are for u8 data; these samples are %s and taken as they are",
+              mpqc_data_type_name(set->inputs[0].array->type));
+}
+
 static mpqc_status open_all(struct mpqc_cx *cx, const struct mpqc_cli *cli,
                             const struct mpqc_graph *g, struct mpqc_calib_set *set)
 {
@@ -139,6 +149,7 @@ static mpqc_status bind_all(struct mpqc_cx *cx, const struct mpqc_cli *cli,
     for (uint32_t i = 0; i < g->n_inputs; i++) MPQC_TRY(bind_input(cx, g, set, i, &samples));
     set->n_inputs = g->n_inputs;
     set->samples = samples;
+    if (cli->pre_given) note_unused(cx, set);
     return MPQC_OK;
 }
 

@@ -82,6 +82,10 @@ mpqc_status mpqc_text_write(struct mpqc_cx *cx, const char *path, const struct m
 mpqc_status mpqc_text_read(struct mpqc_cx *cx, const char *path, struct mpqc_arena *arena,
                            const char **text) MPQC_MUST_CHECK;
 
+/* outputs.c: can all results be written where they are to go, and is none of them an input
+ * or the place of another? */
+mpqc_status mpqc_outputs_check(struct mpqc_cx *cx, const struct mpqc_cli *cli) MPQC_MUST_CHECK;
+
 /* Import, passes, code, summary. */
 mpqc_status mpqc_compile(struct mpqc_cx *cx, const struct mpqc_cli *cli) MPQC_MUST_CHECK;
 /* mpqc -check. */

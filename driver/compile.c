@@ -78,7 +78,7 @@ static mpqc_status check_request(struct job *j)
                          "-calib=PATH with some typical inputs (an .npy, .npz, IDX file or a "
                          "folder of images; 100 to 500 samples are enough), or -load-profile=FILE "
                          "from an earlier -dump-profile");
-    return MPQC_OK;
+    return mpqc_outputs_check(j->cx, cli);
 }
 
 /* With all constants, so that it can be read again; -dump-after is for eyes. */

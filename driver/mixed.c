@@ -204,7 +204,7 @@ static mpqc_status dump_sensitivity(struct mpqc_mixed_job *j)
 }
 
 /* Fewer bits never lose less: metrics that look at a few samples may say so by chance,
- * and the solver would believe them. */
+ * and the solver would believe them.  Entries that are not known (NaN) take no part. */
 static void make_monotone(struct mpqc_bits *b)
 {
     for (uint32_t l = 0; l < b->n_layers; l++) {
@@ -221,27 +221,33 @@ static void make_monotone(struct mpqc_bits *b)
     }
 }
 
-static mpqc_status sensitivity(struct mpqc_mixed_job *j, const int64_t *labels)
+static mpqc_status load_sensitivity(struct mpqc_mixed_job *j)
+{
+    const char *text, *path = j->cli->mixed.load_sensitivity;
+    MPQC_TRY(mpqc_text_read(j->cx, path, &j->passes->keep, &text));
+    return mpqc_bits_read_omega(j->cx, &j->out->bits, &j->passes->keep, text, path,
+                                &j->out->metric);
+}
+
+static mpqc_status compute_sensitivity(struct mpqc_mixed_job *j, const int64_t *labels)
 {
     const struct mpqc_mixed_options *o = &j->cli->mixed;
-    struct mpqc_bits *b = &j->out->bits;
-    if (o->load_sensitivity) {
-        const char *text;
-        MPQC_TRY(mpqc_text_read(j->cx, o->load_sensitivity, &j->passes->keep, &text));
-        MPQC_TRY(mpqc_bits_read_omega(j->cx, b, &j->passes->keep, text, o->load_sensitivity,
-                                      &j->out->metric));
-    } else {
-        const struct mpqc_metric *m = o->metric ? o->metric : &mpqc_metrics[0];
-        /* a profile alone: the best that needs no samples */
-        for (uint32_t i = 0; !o->metric && !j->passes->data && i < mpqc_n_metrics; i++)
-            if (m->needs_data && !mpqc_metrics[i].needs_data) m = &mpqc_metrics[i];
-        struct mpqc_sens_cx s = {.p = j->passes, .g = j->graph, .bits = b, .labels = labels};
-        MPQC_TRY(mpqc_sensitivity_run(&s, m));
-        j->out->metric = m->name;
-    }
+    const struct mpqc_metric *m = o->metric ? o->metric : &mpqc_metrics[0];
+    /* a profile alone: the best that needs no samples */
+    for (uint32_t i = 0; !o->metric && !j->passes->data && i < mpqc_n_metrics; i++)
+        if (m->needs_data && !mpqc_metrics[i].needs_data) m = &mpqc_metrics[i];
+    struct mpqc_sens_cx s = {.p = j->passes, .g = j->graph, .bits = &j->out->bits,
+                             .labels = labels};
+    MPQC_TRY(mpqc_sensitivity_run(&s, m));
+    j->out->metric = m->name;
+    return MPQC_OK;
+}
+
+static mpqc_status finish_sensitivity(struct mpqc_mixed_job *j)
+{
     mpqc_arena_reset(&j->passes->scratch);
-    make_monotone(b);
-    return o->dump_sensitivity ? dump_sensitivity(j) : MPQC_OK;
+    make_monotone(&j->out->bits);
+    return j->cli->mixed.dump_sensitivity ? dump_sensitivity(j) : MPQC_OK;
 }
 
 /* One core at 3 GHz that reaches four fifths of what the tile model says of its dot
@@ -367,8 +373,11 @@ static mpqc_status decide(struct mpqc_mixed_job *j)
     MPQC_TRY(read_labels(j, &labels, &n_labels));
     bool of_calib = !j->eval.data; /* else sensitivities have no labels */
     choose_eval(j, labels);
-    if (omega_needed(&j->cli->mixed)) MPQC_TRY(sensitivity(j, of_calib ? labels : NULL));
-    MPQC_TRY(costs(j));
+    bool needed = omega_needed(&j->cli->mixed), load = j->cli->mixed.load_sensitivity;
+    if (load) MPQC_TRY(load_sensitivity(j));
+    MPQC_TRY(costs(j)); /* first: what is offered only if it is fast may be struck off */
+    if (needed && !load) MPQC_TRY(compute_sensitivity(j, of_calib ? labels : NULL));
+    if (needed) MPQC_TRY(finish_sensitivity(j));
     resolve_budget(j);
     MPQC_TRY(allocate(j));
     return mpqc_mixed_dump_config(j);

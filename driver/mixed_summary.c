@@ -148,7 +148,7 @@ void mpqc_mixed_print_layers(const struct mpqc_mixed *m)
         mpqc_mixed_reason(m, l, &why);
         printf("%-40.40s %5s %10.0f %11.2f ", b->layer[l].name, mpqc_choices[b->chosen[l]].name,
                b->bytes[at], b->latency[at] / 1e3);
-        if (b->omega) printf("%11.4g", b->omega[at]);
+        if (b->omega && !isnan(b->omega[at])) printf("%11.4g", b->omega[at]);
         else printf("%11s", "-");
         printf("  %s\n", why.data ? why.data : "");
         mpqc_buf_release(&why);

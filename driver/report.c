@@ -58,7 +58,7 @@ static void put_shape(struct mpqc_buf *to, const char *key, const struct mpqc_ty
     mpqc_buf_puts(to, "]");
 }
 
-/* {"w8a8": 1.5, ...}: choices that the layer may take. */
+/* {"w8a8": 1.5, ...}: choices that the layer may take, as far as they are known. */
 static void put_choices(struct mpqc_buf *to, const struct mpqc_bits *b, uint32_t l, const char *key,
                         const double *table)
 {
@@ -71,6 +71,7 @@ static void put_choices(struct mpqc_buf *to, const struct mpqc_bits *b, uint32_t
     mpqc_buf_puts(to, "{");
     for (uint32_t c = 0; c < mpqc_n_choices; c++) {
         if (b->allowed && !b->allowed[(size_t)l * mpqc_n_choices + c]) continue;
+        if (isnan(table[(size_t)l * mpqc_n_choices + c])) continue;
         mpqc_buf_printf(to, "%s\"%s\": ", first ? "" : ", ", mpqc_choices[c].name);
         put_number(to, table[(size_t)l * mpqc_n_choices + c]);
         first = false;

@@ -14,6 +14,43 @@
 
 #define AT_FILE(im) ((struct mpqc_where){.file = (im)->file.path, .offset = -1})
 
+/* ---- files of others -------------------------------------------------------------- */
+
+/* What people mistake for an ONNX file. */
+static const struct {
+    size_t at, n;
+    const char *magic, *what;
+} foreign[] = {
+    {0, 6, "\x93NUMPY", "a NumPy array"},
+    {4, 4, "TFL3", "a TensorFlow Lite model; convert it to ONNX first (tf2onnx)"},
+    {0, 4, "PK\x03\x04", "a zip archive, as of PyTorch or Keras; export the model to ONNX first"},
+    {0, 4, "\x89HDF", "an HDF5 file, as of Keras; export the model to ONNX first"},
+    {0, 4, "\x7f" "ELF", "a program or library"},
+    {0, 5, "<?xml", "an XML file, as of OpenVINO; mpqc wants the ONNX file that it was made from"},
+    {0, 23, "version https://git-lfs", "a Git LFS pointer; fetch the file itself with git lfs pull"},
+};
+
+/* The tags of protobuf are no letters. */
+static bool is_text(const struct mpqc_imp_file *f)
+{
+    for (size_t i = 0; i < f->size && i < 64; i++)
+        if ((f->data[i] < ' ' && !strchr("\t\r\n", f->data[i])) || f->data[i] > '~') return false;
+    return true;
+}
+
+static mpqc_status check_foreign(struct mpqc_cx *cx, const struct mpqc_imp_file *f)
+{
+    for (size_t i = 0; i < MPQC_LEN(foreign); i++)
+        if (f->size >= foreign[i].at + foreign[i].n &&
+            memcmp(f->data + foreign[i].at, foreign[i].magic, foreign[i].n) == 0)
+            return MPQC_FAIL(cx, FORMAT, ((struct mpqc_where){.file = f->path, .offset = -1}),
+                             "this is not an ONNX model, but %s", foreign[i].what);
+    if (is_text(f))
+        return MPQC_FAIL(cx, FORMAT, ((struct mpqc_where){.file = f->path, .offset = -1}),
+                         "this is not an ONNX model, but a text file");
+    return MPQC_OK;
+}
+
 /* ---- header ----------------------------------------------------------------------- */
 
 static mpqc_status check_opset(struct mpqc_imp *im)
@@ -401,6 +438,7 @@ static mpqc_status check_folded(struct mpqc_imp *im)
 
 static mpqc_status import_all(struct mpqc_imp *im)
 {
+    MPQC_TRY(check_foreign(im->cx, &im->file));
     MPQC_TRY(mpqc_pb_scan_model(im->cx, im->file.path, im->file.data, im->file.size, &im->arena,
                                 &im->index));
     MPQC_TRY(check_header(im));

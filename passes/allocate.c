@@ -44,12 +44,6 @@ const double *mpqc_bits_table(const struct mpqc_bits *b, enum mpqc_resource r)
     }
 }
 
-bool mpqc_bits_may(const struct mpqc_bits *b, uint32_t l, uint32_t c)
-{
-    if (b->layer[l].pinned >= 0) return (uint32_t)b->layer[l].pinned == c;
-    return !b->allowed || b->allowed[(size_t)l * mpqc_n_choices + c];
-}
-
 bool mpqc_bits_tied(const struct mpqc_bits *b, const uint32_t *chosen)
 {
     for (uint32_t l = 0; l < b->n_layers; l++)
@@ -151,6 +145,7 @@ static void finish(const struct mpqc_bits *b, struct mpqc_allocation *out)
 {
     memset(out, 0, sizeof *out);
     mpqc_bits_total(b, b->chosen, out->total);
+    MPQC_ASSERT(!isnan(out->total[MPQC_RES_OMEGA])); /* plans use what layers may have */
 }
 
 /* How far a plan is above its budgets, relative, summed. */
@@ -216,8 +211,9 @@ mpqc_status mpqc_allocate_uniform(struct mpqc_cx *cx, struct mpqc_bits *b,
             b->chosen[l] = b->layer[l].pinned >= 0 ? (uint32_t)b->layer[l].pinned : c;
             may = may && mpqc_bits_may(b, l, b->chosen[l]);
         }
+        if (!may || !mpqc_bits_tied(b, b->chosen)) continue;
         mpqc_bits_total(b, b->chosen, total);
-        if (may && mpqc_bits_tied(b, b->chosen) && mpqc_budget_fits(budget, total)) {
+        if (mpqc_budget_fits(budget, total)) {
             finish(b, out);
             return MPQC_OK;
         }
@@ -276,38 +272,64 @@ mpqc_status mpqc_allocate_random(struct mpqc_cx *cx, struct mpqc_bits *b,
     return MPQC_OK;
 }
 
-/* The loss that quantising a layer costs, for ranking: the mean over its choices. */
+/* Is the choice between the same things in both layers? */
+static bool same_options(const struct mpqc_bits *b, uint32_t k, uint32_t l)
+{
+    for (uint32_t c = 0; c < mpqc_n_choices; c++)
+        if (mpqc_bits_may(b, k, c) != mpqc_bits_may(b, l, c)) return false;
+    return true;
+}
+
+/* The loss that quantising a layer costs, for ranking among layers with the same options:
+ * the sum over these. */
 static double rank_of(const struct mpqc_bits *b, uint32_t l)
 {
     double sum = 0;
-    for (uint32_t c = 0; c < mpqc_n_choices; c++) sum += b->omega[(size_t)l * mpqc_n_choices + c];
+    for (uint32_t c = 0; c < mpqc_n_choices; c++)
+        if (mpqc_bits_may(b, l, c)) sum += b->omega[(size_t)l * mpqc_n_choices + c];
     return sum / (double)(b->layer[l].params ? b->layer[l].params : 1);
 }
 
+/* Row `to` of out becomes that of layer `from`. */
+static void move_row(const struct mpqc_bits *b, uint32_t from, uint32_t to, double *out)
+{
+    /* sensitivities are per parameter, so a row is scaled to the layer it goes to */
+    double scale = (double)b->layer[to].params / (double)b->layer[from].params;
+    for (size_t c = 0; c < mpqc_n_choices; c++)
+        out[to * (size_t)mpqc_n_choices + c] = b->omega[from * (size_t)mpqc_n_choices + c] * scale;
+}
+
+/* Swaps the rows of all layers with the options of layer `first`; `order` is [n_layers]. */
+static void reverse_rows(const struct mpqc_bits *b, uint32_t first, uint32_t *order, double *out)
+{
+    uint32_t n = 0;
+    for (uint32_t l = first; l < b->n_layers; l++) { /* insertion sort by rank; n is small */
+        if (!same_options(b, first, l)) continue;
+        uint32_t i = n++;
+        for (; i > 0 && rank_of(b, order[i - 1]) > rank_of(b, l); i--) order[i] = order[i - 1];
+        order[i] = l;
+    }
+    for (uint32_t i = 0; i < n; i++) move_row(b, order[n - 1 - i], order[i], out);
+}
+
 /* The most sensitive layer gets the row of the least sensitive one, and so on: what
- * a plan is worth that takes the metric's word for its opposite (HAWQ-V2, table 7). */
+ * a plan is worth that takes the metric's word for its opposite (HAWQ-V2, table 7).
+ * Among layers that have the same choices: no others are known of each. */
 mpqc_status mpqc_allocate_reverse(struct mpqc_cx *cx, struct mpqc_bits *b,
                                   const struct mpqc_budget *budget, struct mpqc_allocation *out)
 {
-    size_t n = b->n_layers, row = mpqc_n_choices;
-    double *swapped = calloc(n * row + 1, sizeof *swapped);
+    size_t n = b->n_layers;
+    double *swapped = calloc(n * mpqc_n_choices + 1, sizeof *swapped);
     uint32_t *order = calloc(n + 1, sizeof *order);
     if (!swapped || !order) {
         free(swapped);
         free(order);
         return MPQC_OOM(cx);
     }
-    for (uint32_t l = 0; l < n; l++) { /* insertion sort by rank; n is small */
-        uint32_t i = l;
-        for (; i > 0 && rank_of(b, order[i - 1]) > rank_of(b, l); i--) order[i] = order[i - 1];
-        order[i] = l;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        /* sensitivities are per parameter, so a row is scaled to the layer it goes to */
-        uint32_t from = order[n - 1 - i], to = order[i];
-        double scale = (double)b->layer[to].params / (double)b->layer[from].params;
-        for (uint32_t c = 0; c < row; c++)
-            swapped[to * row + c] = b->omega[from * row + c] * scale;
+    for (uint32_t l = 0; l < n; l++) {
+        bool first = true; /* of the layers with its options */
+        for (uint32_t k = 0; k < l; k++) first = first && !same_options(b, k, l);
+        if (first) reverse_rows(b, l, order, swapped);
     }
     double *true_omega = b->omega;
     b->omega = swapped;
@@ -336,7 +358,7 @@ mpqc_status mpqc_allocate_brute(struct mpqc_cx *cx, struct mpqc_bits *b,
     do {
         bool may = mpqc_bits_tied(b, trial);
         for (l = 0; l < b->n_layers && may; l++) may = mpqc_bits_may(b, l, trial[l]);
-        mpqc_bits_total(b, trial, total);
+        if (may) mpqc_bits_total(b, trial, total);
         if (may && mpqc_budget_fits(budget, total) && total[budget->objective] < best) {
             best = total[budget->objective];
             memcpy(b->chosen, trial, b->n_layers * sizeof *trial);

@@ -67,11 +67,9 @@ const struct mpqc_strategy *mpqc_strategy_find(const char *name); /* NULL: unkno
 
 /* The table of a resource, [layer * mpqc_n_choices + choice]. */
 const double *mpqc_bits_table(const struct mpqc_bits *, enum mpqc_resource);
-/* May layer l take choice c (allowed, and not pinned to another)? */
-bool mpqc_bits_may(const struct mpqc_bits *, uint32_t l, uint32_t c);
 /* Do the ties hold for the plan `chosen`? */
 bool mpqc_bits_tied(const struct mpqc_bits *, const uint32_t *chosen);
-/* Sums of all known tables for bits->chosen. */
+/* Sums of all known tables for the plan `chosen`; NaN where an entry of it is. */
 void mpqc_bits_total(const struct mpqc_bits *, const uint32_t *chosen, double total[MPQC_RES_COUNT]);
 bool mpqc_budget_fits(const struct mpqc_budget *, const double total[MPQC_RES_COUNT]);
 /* The sentence for a budget that cannot be met. */

@@ -210,6 +210,7 @@ static mpqc_status solve(struct ilp *s, struct mpqc_allocation *out)
         return mpqc_budget_infeasible(s->cx, s->bits, s->budget);
     read_plan(s);
     mpqc_bits_total(s->bits, s->bits->chosen, out->total);
+    MPQC_ASSERT(!isnan(out->total[MPQC_RES_OMEGA])); /* plans use what layers may have */
     out->nodes = s->nodes;
     out->proven = rc == 0 && status == GLP_OPT;
     out->gap = out->proven ? 0 : s->gap;

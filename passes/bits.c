@@ -22,6 +22,12 @@ const struct mpqc_choice *mpqc_choice_find(const char *name)
     return NULL;
 }
 
+bool mpqc_bits_may(const struct mpqc_bits *b, uint32_t l, uint32_t c)
+{
+    if (b->layer[l].pinned >= 0) return (uint32_t)b->layer[l].pinned == c;
+    return !b->allowed || b->allowed[(size_t)l * mpqc_n_choices + c];
+}
+
 double *mpqc_bits_figure(struct mpqc_bits *b, struct mpqc_arena *arena, const char *name)
 {
     for (uint32_t i = 0; i < b->n_figures; i++)

@@ -75,7 +75,7 @@ struct mpqc_bits {
     struct mpqc_bits_figure figure[MPQC_MAX_FIGURES];
     uint32_t n_figures;
     /* [layer * mpqc_n_choices + choice]; NULL until known */
-    double *omega;   /* expected increase of the loss */
+    double *omega;   /* expected increase of the loss; NaN: not computed */
     double *latency; /* ns */
     double *bytes;   /* of weights, scales and bias in the library */
     double *bops;    /* MACs * weight bits * activation bits */
@@ -83,6 +83,8 @@ struct mpqc_bits {
     uint32_t *chosen; /* [layer]; NULL: uniform w8a8 */
 };
 
+/* May layer l take choice c (allowed, and not pinned to another)? */
+bool mpqc_bits_may(const struct mpqc_bits *b, uint32_t l, uint32_t c);
 /* The column of a figure, made of NaNs in `arena` if it is new; NULL when memory ran out. */
 double *mpqc_bits_figure(struct mpqc_bits *b, struct mpqc_arena *arena, const char *name);
 

@@ -67,6 +67,13 @@ static void put_name(const char *s, struct mpqc_buf *to)
     mpqc_buf_puts(to, "\"");
 }
 
+/* A number, or - for none. */
+static void put_value(double v, struct mpqc_buf *to)
+{
+    if (isfinite(v)) mpqc_buf_printf(to, " %.17g", v);
+    else mpqc_buf_puts(to, " -");
+}
+
 static void put_figures(const struct mpqc_bits *b, struct mpqc_buf *to)
 {
     if (b->n_figures == 0) return;
@@ -75,12 +82,15 @@ static void put_figures(const struct mpqc_bits *b, struct mpqc_buf *to)
     for (uint32_t l = 0; l < b->n_layers; l++) {
         mpqc_buf_puts(to, "\nfigure ");
         put_name(b->layer[l].name, to);
-        for (uint32_t i = 0; i < b->n_figures; i++) {
-            double v = b->figure[i].value[l];
-            if (isfinite(v)) mpqc_buf_printf(to, " %.17g", v);
-            else mpqc_buf_puts(to, " -");
-        }
+        for (uint32_t i = 0; i < b->n_figures; i++) put_value(b->figure[i].value[l], to);
     }
+}
+
+static bool any_known(const struct mpqc_bits *b, uint32_t c)
+{
+    for (uint32_t l = 0; l < b->n_layers; l++)
+        if (!isnan(b->omega[(size_t)l * mpqc_n_choices + c])) return true;
+    return false;
 }
 
 void mpqc_bits_write_omega(const struct mpqc_bits *b, const char *metric, struct mpqc_buf *to)
@@ -88,14 +98,15 @@ void mpqc_bits_write_omega(const struct mpqc_bits *b, const char *metric, struct
     mpqc_buf_puts(to, "mpqc-sensitivity 1\nmetric ");
     put_name(metric, to);
     mpqc_buf_puts(to, "\nchoices");
-    for (uint32_t c = 0; c < mpqc_n_choices; c++) mpqc_buf_printf(to, " %s", mpqc_choices[c].name);
+    for (uint32_t c = 0; c < mpqc_n_choices; c++)
+        if (any_known(b, c)) mpqc_buf_printf(to, " %s", mpqc_choices[c].name);
     for (uint32_t l = 0; l < b->n_layers; l++) {
         const struct mpqc_bits_layer *layer = &b->layer[l];
         mpqc_buf_puts(to, "\nlayer ");
         put_name(layer->name, to);
         mpqc_buf_printf(to, " params %" PRIu64 " macs %" PRIu64 " :", layer->params, layer->macs);
         for (uint32_t c = 0; c < mpqc_n_choices; c++)
-            mpqc_buf_printf(to, " %.17g", b->omega[(size_t)l * mpqc_n_choices + c]);
+            if (any_known(b, c)) put_value(b->omega[(size_t)l * mpqc_n_choices + c], to);
     }
     put_figures(b, to);
     mpqc_buf_puts(to, "\nend\n");
@@ -191,6 +202,22 @@ static mpqc_status read_count(struct reader *r, uint64_t *out)
     return MPQC_OK;
 }
 
+/* A finite number, or NaN for -; false for anything else. */
+static bool read_value(struct reader *r, double *out)
+{
+    char *end;
+    skip_blanks(r);
+    if (*r->at == '-' && r->at[1] <= ' ') {
+        *out = NAN;
+        r->at++;
+        return true;
+    }
+    *out = strtod(r->at, &end);
+    bool read = end != r->at && *r->at >= ' ' && isfinite(*out);
+    if (read) r->at = end;
+    return read;
+}
+
 static mpqc_status read_choices(struct reader *r)
 {
     if (!accept(r, "choices")) return malformed(r, "'choices'");
@@ -233,12 +260,8 @@ static mpqc_status read_layer(struct reader *r)
     r->seen[l] = true;
     if (!accept(r, ":")) return malformed(r, "':'");
     for (uint32_t i = 0; i < r->n_columns; i++) {
-        char *end;
-        skip_blanks(r);
-        double x = strtod(r->at, &end);
-        if (end == r->at || *r->at < ' ' || !isfinite(x) || x < 0)
-            return malformed(r, "a loss for every choice");
-        r->at = end;
+        double x;
+        if (!read_value(r, &x) || x < 0) return malformed(r, "a loss, or -, for every choice");
         if (r->column[i] < mpqc_n_choices)
             r->bits->omega[(size_t)l * mpqc_n_choices + r->column[i]] = x;
     }
@@ -250,16 +273,9 @@ static mpqc_status read_figure(struct reader *r)
     const char *name = NULL;
     uint32_t l;
     MPQC_TRY(read_known(r, &name, &l));
-    for (uint32_t i = 0; i < r->bits->n_figures; i++) {
-        char *end;
-        skip_blanks(r);
-        double x = strtod(r->at, &end);
-        bool none = *r->at == '-' && r->at[1] <= ' ';
-        if (!none && (end == r->at || *r->at < ' ' || !isfinite(x)))
+    for (uint32_t i = 0; i < r->bits->n_figures; i++)
+        if (!read_value(r, &r->bits->figure[i].value[l]))
             return malformed(r, "a number, or -, for every figure");
-        if (!none) r->bits->figure[i].value[l] = x;
-        r->at = none ? r->at + 1 : end;
-    }
     return end_line(r);
 }
 
@@ -297,19 +313,49 @@ static mpqc_status read_all(struct reader *r, const char **metric)
     return MPQC_OK;
 }
 
+static struct mpqc_where at_layer(const struct reader *r, uint32_t l)
+{
+    const struct mpqc_bits_layer *layer = &r->bits->layer[l];
+    return (struct mpqc_where){.node = layer->name, .op = layer->op, .file = r->path, .offset = -1};
+}
+
+/* Takes from layer l the choices without a number, and counts those that it could have had. */
+static mpqc_status forbid_unknown(struct reader *r, uint32_t l, uint32_t *forbidden)
+{
+    struct mpqc_bits *b = r->bits;
+    int32_t pinned = b->layer[l].pinned;
+    bool some = false;
+    for (uint32_t c = 0; c < mpqc_n_choices; c++) {
+        size_t at = (size_t)l * mpqc_n_choices + c;
+        bool may = mpqc_bits_may(b, l, c), known = !isnan(b->omega[at]);
+        some = some || (may && known);
+        *forbidden += may && !known;
+        b->allowed[at] = b->allowed[at] && known;
+    }
+    if (some) return MPQC_OK;
+    return MPQC_FAIL(r->cx, DATA, at_layer(r, l),
+                     "the table of sensitivity has %s%s for this layer; compute another "
+                     "(-dump-sensitivity) with these flags",
+                     pinned < 0 ? "none of the choices that it may have here"
+                                : "not the choice that it is pinned to, ",
+                     pinned < 0 ? "" : mpqc_choices[pinned].name);
+}
+
 mpqc_status mpqc_bits_read_omega(struct mpqc_cx *cx, struct mpqc_bits *b, struct mpqc_arena *arena,
                                  const char *text, const char *path, const char **metric)
 {
     struct reader r = {.cx = cx, .path = path, .at = text, .line = 1, .arena = arena, .bits = b};
     size_t n = b->n_layers;
+    uint32_t forbidden = 0;
     b->omega = MPQC_NEW_ARRAY(arena, double, n * mpqc_n_choices);
     r.seen = MPQC_NEW_ARRAY(arena, bool, n);
     if (!b->omega || !r.seen) return MPQC_OOM(cx);
+    for (size_t i = 0; i < n * mpqc_n_choices; i++) b->omega[i] = NAN;
     MPQC_TRY(read_all(&r, metric));
-    for (uint32_t c = 0; c < mpqc_n_choices; c++) {
-        bool have = false;
-        for (uint32_t i = 0; i < r.n_columns; i++) have = have || r.column[i] == c;
-        for (size_t l = 0; l < n && !have; l++) b->allowed[l * mpqc_n_choices + c] = false;
-    }
+    for (uint32_t l = 0; l < b->n_layers; l++) MPQC_TRY(forbid_unknown(&r, l, &forbidden));
+    if (forbidden)
+        mpqc_warn(cx, (struct mpqc_where){.file = path, .offset = -1},
+                  "the table of sensitivity has no numbers for %u choices that layers could have "
+                  "with these flags; the plan does without them", forbidden);
     return MPQC_OK;
 }

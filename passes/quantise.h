@@ -89,6 +89,9 @@ struct mpqc_params {
     unsigned levels;
     bool loose; /* codes come from outside, where nothing keeps them below `levels` */
 };
+/* Least scale of activations and of weights: the product of two is a normal float yet, which
+ * the types of accumulators need, and reciprocals are finite. */
+#define MPQC_LEAST_SCALE 0x1p-63
 /* The most for an i16: what requant reaches whatever its factor (ir/dyadic.h). */
 #define MPQC_WIDE_LEVELS 16383u
 static inline bool mpqc_params_wide(struct mpqc_params p)

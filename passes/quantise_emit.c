@@ -358,7 +358,7 @@ static double wide_unit(struct mpqc_quantiser *q, const struct mpqc_cluster *c)
         unit = fmax(unit, 2 * mpqc_observed_peak(q, core) / MPQC_WIDE_LEVELS);
         unit = fmax(unit, mpqc_least_unit(mpqc_params_of_new(q, q->as_int[r])));
     }
-    return fmax(unit, 1e-12);
+    return fmax(unit, MPQC_LEAST_SCALE);
 }
 
 static mpqc_status add_residual(struct mpqc_quantiser *q, const struct mpqc_cluster *c,

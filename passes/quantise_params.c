@@ -18,8 +18,6 @@
  * care moves. */
 #define WIDE_BOUND (0.95 * 1073741824.0)
 #define LEAST_WIDE 2047.0
-/* Scales stay normal numbers, and so do their reciprocals and products. */
-#define SMALLEST_SCALE 1e-12
 #define FACTOR_MARGIN 1.001
 #define GRID 2049
 
@@ -29,7 +27,7 @@ struct mpqc_params mpqc_params_from_range(double lo, double hi, double least, un
     hi = fmax(hi, 0);
     double scale = (hi - lo) / levels;
     if (hi == lo) scale = 1; /* always zero: any scale will do */
-    scale = fmax(fmax(scale, least), SMALLEST_SCALE);
+    scale = fmax(fmax(scale, least), MPQC_LEAST_SCALE);
     struct mpqc_params p = {.scale = (float)scale, .levels = levels};
     double zero = floor(-lo / p.scale + 0.5);
     p.zero = (int32_t)fmin(fmax(zero, 0), levels);
@@ -40,7 +38,7 @@ struct mpqc_params mpqc_params_from_range(double lo, double hi, double least, un
 static struct mpqc_params wide_params(double lo, double hi, double least, unsigned levels)
 {
     double peak = fmax(fmax(-lo, hi), 0), scale = peak > 0 ? peak / levels : 1;
-    scale = fmax(fmax(scale, least), SMALLEST_SCALE);
+    scale = fmax(fmax(scale, least), MPQC_LEAST_SCALE);
     return (struct mpqc_params){.scale = (float)scale, .levels = levels};
 }
 
@@ -211,6 +209,15 @@ static void share(struct mpqc_quantiser *q)
     }
 }
 
+static void warn_of_one_value(struct mpqc_quantiser *q, mpqc_vid v)
+{
+    const struct mpqc_histogram *h = &q->p->profile->hist[v];
+    struct mpqc_where where = {.tensor = mpqc_value_at(q->g, v)->name, .offset = -1};
+    if (h->count < 2 || h->min < h->max) return;
+    mpqc_warn(q->cx, where, "calibration saw no other value than %g in this input, so the library "
+              "cannot tell others apart", (double)h->min);
+}
+
 static mpqc_status observe_all(struct mpqc_quantiser *q)
 {
     const struct mpqc_graph *g = q->g;
@@ -226,7 +233,9 @@ static mpqc_status observe_all(struct mpqc_quantiser *q)
     }
     for (uint32_t i = 0; i < g->n_inputs; i++) { /* images fill their range: never clipped */
         mpqc_vid v = g->inputs[i];
-        if (q->clusters.needs_range[v]) mpqc_observed(q, v, MPQC_CALIB_MINMAX, &q->lo[v], &q->hi[v]);
+        if (!q->clusters.needs_range[v]) continue;
+        mpqc_observed(q, v, MPQC_CALIB_MINMAX, &q->lo[v], &q->hi[v]);
+        warn_of_one_value(q, v);
     }
     return MPQC_OK;
 }
@@ -385,6 +394,41 @@ static mpqc_status weight_scales(struct mpqc_quantiser *q)
     return MPQC_OK;
 }
 
+/* ---- what is lost ------------------------------------------------------------------- */
+
+/* The real step of what cluster i stores. */
+static double stored_step(struct mpqc_quantiser *q, uint32_t i)
+{
+    const struct mpqc_cluster *c = &q->clusters.c[i];
+    bool fixed = c->wide && has_epilogue(c) && c->rule != MPQC_RULE_SUM;
+    if (!fixed) return mpqc_params_of(q, c->out).scale;
+    return fmax(mpqc_accumulator_scale(q, i), MPQC_LEAST_SCALE);
+}
+
+/* Values that never reach half a step are 0 in integers, and so is much behind them.  It
+ * takes ranges of 1e-19, or sums that cancel out to nothing beside what they are made of. */
+static void warn_of_zeros(struct mpqc_quantiser *q)
+{
+    uint32_t lost = 0, first = 0;
+    for (uint32_t i = q->clusters.n; i-- > 0;) {
+        mpqc_vid r = root(q, q->clusters.c[i].out);
+        double peak = fmax(-q->lo[r], q->hi[r]);
+        if (!(peak > 0) || peak >= stored_step(q, i) / 2) continue;
+        first = i;
+        lost++;
+    }
+    if (lost == 0) return;
+    const struct mpqc_cluster *c = &q->clusters.c[first];
+    struct mpqc_where where = mpqc_loc_where(mpqc_node_at(q->g, c->last)->loc);
+    mpqc_vid r = root(q, c->out);
+    char more[64] = "";
+    if (lost > 1) snprintf(more, sizeof more, "; so do %u more tensors", lost - 1);
+    where.tensor = mpqc_value_at(q->g, c->out)->name;
+    mpqc_warn(q->cx, where, "its values reach only %.3g, less than half a step (%.3g) of the finest "
+              "integers that they can be computed in, and all become 0%s",
+              fmax(-q->lo[r], q->hi[r]), stored_step(q, first), more);
+}
+
 /* ---- inputs of 16 bits ------------------------------------------------------------- */
 
 /* The largest code of an input with which no channel's sum leaves 2^30, as far as weights
@@ -498,5 +542,6 @@ mpqc_status mpqc_quantise_params(struct mpqc_quantiser *q)
      * factors exceed 1 both ways, and is cut off here. */
     bool changed = true;
     for (int round = 0; changed && round < 32; round++) MPQC_TRY(settle(q, &changed));
+    warn_of_zeros(q);
     return MPQC_OK;
 }

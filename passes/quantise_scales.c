@@ -10,7 +10,6 @@
 #include <math.h>
 
 #define WEIGHT_MAX 127.0
-#define SMALLEST_SCALE 1e-20
 
 void mpqc_weights_channel_scales(const float *w, int64_t rows, int64_t channels, double *scale)
 {
@@ -19,7 +18,7 @@ void mpqc_weights_channel_scales(const float *w, int64_t rows, int64_t channels,
         for (int64_t c = 0; c < channels; c++)
             scale[c] = fmax(scale[c], fabs((double)w[r * channels + c]));
     for (int64_t c = 0; c < channels; c++)
-        scale[c] = scale[c] > 0 ? (float)fmax(scale[c] / WEIGHT_MAX, SMALLEST_SCALE) : 0;
+        scale[c] = scale[c] > 0 ? (float)fmax(scale[c] / WEIGHT_MAX, MPQC_LEAST_SCALE) : 0;
 }
 
 /* 8 bits, as quantise does it. */

@@ -21,7 +21,6 @@
 
 #define WEIGHT_MAX 127.0
 #define BOUND 1073741824.0 /* 2^30 */
-#define SMALLEST_SCALE 1e-20
 
 static struct mpqc_where here(const struct mpqc_quantiser *q)
 {
@@ -209,7 +208,7 @@ static double finish_channel(const struct channel_job *j, int64_t c)
 static double scale_of_nothing(const struct channel_job *j, double unit)
 {
     double parts = j->codes.bits == 1 ? 65536.0 * fmax(1, (double)j->w->rows) : 256.0;
-    return fmax(unit / (j->sx * parts), SMALLEST_SCALE);
+    return fmax(unit / (j->sx * parts), MPQC_LEAST_SCALE);
 }
 
 /* Quantises one channel, with a larger scale if the bound asks for it (*raised counts

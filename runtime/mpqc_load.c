@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -35,24 +36,46 @@ static const char *machine_name(unsigned machine)
     return machine == EM_X86_64 ? "x86-64" : machine == EM_AARCH64 ? "aarch64" : "another CPU";
 }
 
-/* dlopen's own words about a wrong file are hard to understand. */
-static int check_elf(const char *path, char *error)
+/* Does all that is to be mapped lie within the file?  Touching what does not would end the
+ * process. */
+static int is_whole(int fd, const Elf64_Ehdr *h)
+{
+    struct stat st;
+    Elf64_Phdr p;
+    if (fstat(fd, &st) != 0 || h->e_phentsize != sizeof p) return 0;
+    for (unsigned i = 0; i < h->e_phnum; i++) {
+        uint64_t at = h->e_phoff + (uint64_t)i * sizeof p, end;
+        if (pread(fd, &p, sizeof p, (off_t)at) != (ssize_t)sizeof p) return 0;
+        if (__builtin_add_overflow(p.p_offset, p.p_filesz, &end) || end > (uint64_t)st.st_size)
+            return 0;
+    }
+    return 1;
+}
+
+static int check_header(int fd, const char *path, char *error)
 {
     Elf64_Ehdr h;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return fail(error, "%s: cannot be opened: %s", path, strerror(errno));
     ssize_t got = read(fd, &h, sizeof h);
-    int why = errno;
-    close(fd);
-    if (got < 0) return fail(error, "%s: cannot be read: %s", path, strerror(why));
+    if (got < 0) return fail(error, "%s: cannot be read: %s", path, strerror(errno));
     if (got != (ssize_t)sizeof h || memcmp(h.e_ident, ELFMAG, SELFMAG) != 0 ||
         h.e_ident[EI_CLASS] != ELFCLASS64 || h.e_type != ET_DYN)
-        return fail(error, "%s: not a shared library; compile one with mpqc MODEL.onnx -o %s",
-                    path, path);
+        return fail(error, "%s: not a shared library; compile one with mpqc MODEL.onnx "
+                           "-calib=DATA -o MODEL.so", path);
     if (OWN_MACHINE && h.e_machine != OWN_MACHINE)
         return fail(error, "%s: compiled for %s, but this program runs on %s", path,
                     machine_name(h.e_machine), machine_name(OWN_MACHINE));
+    if (!is_whole(fd, &h)) return fail(error, "%s: the file is truncated; copy it again", path);
     return 0;
+}
+
+/* dlopen's own words about a wrong file are hard to understand. */
+static int check_elf(const char *path, char *error)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return fail(error, "%s: cannot be opened: %s", path, strerror(errno));
+    int rc = check_header(fd, path, error);
+    close(fd);
+    return rc;
 }
 
 static int check_io(const struct mpqc_io *io)

@@ -136,6 +136,7 @@ void mpqc_cx_progress(struct mpqc_cx *cx, const char *stage, uint64_t done, uint
 
 mpqc_status mpqc_fail(struct mpqc_cx *cx, mpqc_status status, struct mpqc_where where,
                       const char *fmt, ...) MPQC_PRINTF(4, 5);
+/* The same warning about the same node is kept once. */
 void mpqc_warn(struct mpqc_cx *cx, struct mpqc_where where, const char *fmt, ...)
     MPQC_PRINTF(3, 4);
 void mpqc_note(struct mpqc_cx *cx, struct mpqc_where where, const char *fmt, ...)

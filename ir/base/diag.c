@@ -58,6 +58,21 @@ static const char *format(struct mpqc_cx *cx, mpqc_status status, const char *fm
     return text;
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+/* Does an earlier diagnostic say the same?  Passes that run for many plans repeat themselves. */
+static bool said_before(const struct mpqc_cx *cx, const struct mpqc_diag *d)
+{
+    for (const struct mpqc_diag *e = cx->diags; e < d; e++)
+        if (e->severity == d->severity && same_text(e->where.node, d->where.node) &&
+            same_text(e->message, d->message))
+            return true;
+    return false;
+}
+
 static void record(struct mpqc_cx *cx, enum mpqc_severity severity, mpqc_status status,
                    struct mpqc_where where, const char *fmt, va_list args)
 {
@@ -73,6 +88,7 @@ static void record(struct mpqc_cx *cx, enum mpqc_severity severity, mpqc_status 
         d->where.tensor = mpqc_arena_strdup(&cx->arena, where.tensor);
         d->where.offset = where.offset;
         d->message = format(cx, status, fmt, args);
+        if (severity == MPQC_WARNING && said_before(cx, d)) cx->n_diags--;
     }
     unlock(cx);
 }

@@ -138,6 +138,7 @@ static mpqc_status layer_omega(struct mpqc_curvature *c, uint32_t l, double by_w
     for (size_t i = 0; i < MPQC_LEN(known); i++) known[i] = -1;
     for (uint32_t k = 0; k < mpqc_n_choices; k++) {
         const struct mpqc_choice *choice = &mpqc_choices[k];
+        if (!mpqc_sens_asked(c->s->bits, l, k)) continue;
         MPQC_TRY(weight_error(c->s, l, choice->weight_bits, known, &dw));
         mpqc_sens_activation_error(c->s->p, c->s->g, layer->input, choice->activation_bits, &error,
                                    &power);

@@ -81,8 +81,9 @@ mpqc_status mpqc_curve_traces(struct mpqc_curvature *c, const struct mpqc_curve_
 mpqc_status mpqc_curve_top(struct mpqc_curvature *c, const struct mpqc_curve_set *set, uint32_t var,
                            double *top, double *change) MPQC_MUST_CHECK;
 
-/* Fills s->bits->omega from curvature per element, by variable of each set: negative ones
- * (a Hessian need not be positive, an estimate even less) count with their magnitude. */
+/* Fills what is asked for of s->bits->omega from curvature per element, by variable of each
+ * set: negative ones (a Hessian need not be positive, an estimate even less) count with their
+ * magnitude. */
 mpqc_status mpqc_curve_omega(struct mpqc_curvature *c, const double *by_weight,
                              const double *by_input) MPQC_MUST_CHECK;
 /* Traces of both sets, Omega, value and error of the report: a whole metric. */

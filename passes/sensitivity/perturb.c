@@ -4,8 +4,8 @@
  *
  * The network is cut at each layer l: `head` is the layer alone, with weights as an
  * input, `tail` is everything behind it in order.  For a sample the float network runs
- * once and leaves the values that tails read; then, for every choice, head runs on
- * fake-quantised inputs and the tail from there.  So a perturbation costs what follows
+ * once and leaves the values that tails read; then, for every choice that is asked for,
+ * head runs on fake-quantised inputs and the tail from there.  So a perturbation costs what follows
  * the layer, half a network on average.  With a prefix the network that leaves the values
  * is one in which every layer is quantised: what lies before layer l depends on the
  * layers before l alone.
@@ -55,11 +55,13 @@ struct worker {
 
 /* Choices that cannot differ are measured once: layers without weights of their own
  * have 8 bits there always. */
-static uint32_t same_choice(const struct mpqc_perturb *p, uint32_t layer, uint32_t k)
+static uint32_t same_choice(const struct mpqc_bits *b, uint32_t layer, uint32_t k)
 {
-    if (p->s->bits->layer[layer].weights != MPQC_NONE) return k;
+    if (b->layer[layer].weights != MPQC_NONE) return k;
     for (uint32_t j = 0; j < k; j++)
-        if (mpqc_choices[j].activation_bits == mpqc_choices[k].activation_bits) return j;
+        if (mpqc_sens_asked(b, layer, j) &&
+            mpqc_choices[j].activation_bits == mpqc_choices[k].activation_bits)
+            return j;
     return k;
 }
 
@@ -170,20 +172,23 @@ static mpqc_status run_tail(const struct chunk *c, struct mpqc_sens_worker *w, u
     return mpqc_sens_run(&k->tail[i]);
 }
 
-static mpqc_status measure(const struct chunk *c, struct mpqc_sens_worker *w, double *figures)
+/* All choices of piece i that are asked for, into to[mpqc_n_choices]. */
+static mpqc_status measure(const struct chunk *c, struct mpqc_sens_worker *w, uint32_t i,
+                           double *to)
 {
     struct worker *k = w->state;
-    for (uint32_t i = 0; i < c->n; i++) {
-        double *to = figures + 1 + (size_t)i * mpqc_n_choices;
-        for (uint32_t v = 0; v < mpqc_n_choices; v++) {
-            uint32_t same = same_choice(c->p, c->piece[i].layer, v);
-            if (same == v) {
-                MPQC_TRY(run_head(c, w, i, &mpqc_choices[v]));
-                MPQC_TRY(run_tail(c, w, i));
-                to[v] = distance(c, k->exact.out, k->tail[i].out);
-            } else {
-                to[v] = to[same];
-            }
+    const struct mpqc_bits *b = c->p->s->bits;
+    uint32_t layer = c->piece[i].layer;
+    for (uint32_t v = 0; v < mpqc_n_choices; v++) {
+        uint32_t same = same_choice(b, layer, v);
+        if (!mpqc_sens_asked(b, layer, v)) {
+            to[v] = NAN;
+        } else if (same != v) {
+            to[v] = to[same];
+        } else {
+            MPQC_TRY(run_head(c, w, i, &mpqc_choices[v]));
+            MPQC_TRY(run_tail(c, w, i));
+            to[v] = distance(c, k->exact.out, k->tail[i].out);
         }
     }
     return MPQC_OK;
@@ -200,7 +205,9 @@ static mpqc_status work(struct mpqc_sens_worker *w, uint64_t index, double *figu
     MPQC_TRY(mpqc_sens_run(&k->exact));
     MPQC_TRY(mpqc_sens_run(&k->base));
     figures[0] = power(c, k->exact.out);
-    return measure(c, w, figures);
+    for (uint32_t i = 0; i < c->n; i++)
+        MPQC_TRY(measure(c, w, i, figures + 1 + (size_t)i * mpqc_n_choices));
+    return MPQC_OK;
 }
 
 static mpqc_status open_worker(struct mpqc_sens_worker *w)
@@ -298,7 +305,8 @@ static mpqc_status cut_piece(struct chunk *c, struct piece *e)
     while (s->g->order[e->position] != s->bits->layer[e->layer].node) e->position++;
     MPQC_TRY(cut_head(c, e));
     for (uint32_t k = 0; k < mpqc_n_choices; k++)
-        MPQC_TRY(find_range(c, e, mpqc_choices[k].activation_bits));
+        if (mpqc_sens_asked(s->bits, e->layer, k))
+            MPQC_TRY(find_range(c, e, mpqc_choices[k].activation_bits));
     c->n_tails++;
     MPQC_TRY(mpqc_sens_cut(s, e->position + 1, s->g->n_order, c->outs, c->n_outs, NULL, &c->arena,
                            &e->tail));
@@ -387,6 +395,7 @@ static void release_chunk(struct chunk *c)
 mpqc_status mpqc_perturb_open(struct mpqc_sens_cx *s, struct mpqc_perturb *p)
 {
     const int64_t *labels = s->labels;
+    /* as if all choices were asked for: an entry does not depend on how many are */
     double macs = mpqc_sens_macs(s) * s->bits->n_layers * mpqc_n_choices / 2;
     p->s = s;
     p->samples = mpqc_sens_count(s, macs, BUDGET, LEAST_SAMPLES, MOST_SAMPLES);

@@ -20,12 +20,13 @@ struct mpqc_perturb {
     uint64_t samples;
     const char *stage;
     /* Results, sums over the samples. */
-    double *distance; /* [layer * mpqc_n_choices + choice], allocated by the caller */
+    double *distance; /* [layer * mpqc_n_choices + choice], allocated by the caller; NaN where
+                       * not asked for (mpqc_sens_asked) */
     double signal;    /* of the squares of the float outputs */
 };
 /* Chooses the loss that compares with the network's own answers, and how many samples. */
 mpqc_status mpqc_perturb_open(struct mpqc_sens_cx *s, struct mpqc_perturb *p) MPQC_MUST_CHECK;
-/* All choices of all layers, each layer with one of them at a time. */
+/* All choices that are asked for, of all layers, each layer with one of them at a time. */
 mpqc_status mpqc_perturb_run(struct mpqc_perturb *p) MPQC_MUST_CHECK;
 
 #endif

@@ -94,7 +94,7 @@ mpqc_status mpqc_sens_range_of(const struct mpqc_sens_cx *s, const struct mpqc_b
         return MPQC_FAIL(s->p->cx, DATA, ((struct mpqc_where){.node = l->name, .op = l->op,
                                                               .offset = -1}),
                          "the profile has no values of its input; calibrate again");
-    double scale = span.hi > span.lo ? fmax(step_of(&span), 1e-12) : 1;
+    double scale = span.hi > span.lo ? fmax(step_of(&span), MPQC_LEAST_SCALE) : 1;
     if (span.levels > 255) {
         *out = (struct mpqc_sens_range){(float)scale, (float)-levels, (float)levels};
         return MPQC_OK;

@@ -292,6 +292,7 @@ static mpqc_status run(struct job *j, uint32_t first, uint32_t n, struct mpqc_se
         for (uint32_t c = 0; c < mpqc_n_choices; c++) {
             struct mpqc_sens_rounded *to = &out[j->layer[i].index - first];
             unsigned bits = mpqc_choices[c].weight_bits;
+            if (!mpqc_sens_asked(j->s->bits, j->layer[i].index, c)) continue;
             if (!to->weights[bits]) MPQC_TRY(round_layer(j, &j->layer[i], bits, to));
         }
     return MPQC_OK;

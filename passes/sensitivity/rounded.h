@@ -11,8 +11,8 @@
 
 #define MPQC_SENS_MOST_BITS 16
 
-/* By bits of the weights, for those that choices have; NULL elsewhere, and for a layer
- * without weights. */
+/* By bits of the weights, for those of choices that are asked for; NULL elsewhere, and for a
+ * layer without weights. */
 struct mpqc_sens_rounded {
     const float *weights[MPQC_SENS_MOST_BITS + 1]; /* real values, shaped as the layer's */
     const float *shift[MPQC_SENS_MOST_BITS + 1];   /* [channels], to add to the bias */

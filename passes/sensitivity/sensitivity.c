@@ -20,18 +20,32 @@ const struct mpqc_metric *mpqc_metric_find(const char *name)
     return NULL;
 }
 
+bool mpqc_sens_asked(const struct mpqc_bits *b, uint32_t l, uint32_t c)
+{
+    return c == mpqc_choice_plain() || mpqc_bits_may(b, l, c);
+}
+
 /* The allocation would be nonsense, and silently so. */
+static mpqc_status check_entry(const struct mpqc_sens_cx *s, const struct mpqc_metric *m,
+                               uint32_t l, uint32_t c)
+{
+    const struct mpqc_bits_layer *layer = &s->bits->layer[l];
+    double omega = s->bits->omega[(size_t)l * mpqc_n_choices + c];
+    if (!mpqc_sens_asked(s->bits, l, c)) {
+        MPQC_ASSERT(isnan(omega));
+        return MPQC_OK;
+    }
+    if (isfinite(omega) && omega >= 0) return MPQC_OK;
+    return MPQC_FAIL(s->p->cx, DATA,
+                     ((struct mpqc_where){.node = layer->name, .op = layer->op, .offset = -1}),
+                     "the sensitivity '%s' of choice %s is %g, which is no loss; try another "
+                     "-sensitivity", m->name, mpqc_choices[c].name, omega);
+}
+
 static mpqc_status check(const struct mpqc_sens_cx *s, const struct mpqc_metric *m)
 {
-    for (size_t i = 0; i < (size_t)s->bits->n_layers * mpqc_n_choices; i++) {
-        const struct mpqc_bits_layer *l = &s->bits->layer[i / mpqc_n_choices];
-        double omega = s->bits->omega[i];
-        if (isfinite(omega) && omega >= 0) continue;
-        return MPQC_FAIL(s->p->cx, DATA, ((struct mpqc_where){.node = l->name, .op = l->op,
-                                                              .offset = -1}),
-                         "the sensitivity '%s' of choice %s is %g, which is no loss; try another "
-                         "-sensitivity", m->name, mpqc_choices[i % mpqc_n_choices].name, omega);
-    }
+    for (uint32_t l = 0; l < s->bits->n_layers; l++)
+        for (uint32_t c = 0; c < mpqc_n_choices; c++) MPQC_TRY(check_entry(s, m, l, c));
     return MPQC_OK;
 }
 
@@ -45,6 +59,7 @@ mpqc_status mpqc_sensitivity_run(struct mpqc_sens_cx *s, const struct mpqc_metri
                          "-sensitivity=weight-mse", m->name);
     s->bits->omega = MPQC_NEW_ARRAY(keep, double, n * mpqc_n_choices);
     if (keep->failed) return MPQC_OOM(s->p->cx);
+    for (size_t i = 0; i < n * mpqc_n_choices; i++) s->bits->omega[i] = NAN;
     MPQC_TRY(m->run(s));
     return check(s, m);
 }

@@ -2,8 +2,10 @@
  *
  * How much a choice of bits for one layer is expected to raise the loss.  A metric is
  * one function in a file of its own and one row of metrics.def; it fills
- * bits->omega[layer][choice] for every layer and choice, allowed or not, so that a
- * table that was written can be used with other restrictions.
+ * bits->omega[layer][choice] for the choices that it is asked for: those that the layer may
+ * have (mpqc_bits_may), and w8a8, which plans are compared with.  All other entries stay
+ * NaN, which no allocation reads.  What an entry is does not depend on which others are
+ * asked for.
  *
  * The unit is the metric's own; only differences within one table mean anything.
  * Entries are finite and not negative; the most precise choice need not be 0.
@@ -16,8 +18,8 @@
 struct mpqc_sens_cx {
     struct mpqc_pass_cx *p;      /* cx, options, engine, profile; data may be NULL */
     const struct mpqc_graph *g;  /* simplified float graph, of which the profile is */
-    /* omega is allocated (zeros), the metric fills it; and figures for the report with
-     * mpqc_bits_figure, in p->keep */
+    /* omega is allocated (NaNs), the metric fills what is asked for; and figures for the
+     * report with mpqc_bits_figure, in p->keep */
     struct mpqc_bits *bits;
     const int64_t *labels;       /* class of every sample of p->data, or NULL */
     uint64_t samples;            /* use at most so many of p->data; 0: the metric's default */
@@ -39,6 +41,8 @@ const struct mpqc_metric *mpqc_metric_find(const char *name); /* NULL: unknown *
 #include "passes/sensitivity/metrics.def"
 #undef METRIC
 
+/* Is a metric asked for choice c of layer l? */
+bool mpqc_sens_asked(const struct mpqc_bits *b, uint32_t l, uint32_t c);
 /* Allocates omega in p->keep, runs the metric, and checks what it promised. */
 mpqc_status mpqc_sensitivity_run(struct mpqc_sens_cx *s, const struct mpqc_metric *m)
     MPQC_MUST_CHECK;

@@ -41,6 +41,7 @@ mpqc_status mpqc_sens_weight_mse(struct mpqc_sens_cx *s)
         double power = fmax(mpqc_sens_weight_power(s->g, layer), 1e-300), by_bits[9] = {0};
         mpqc_cx_progress(s->p->cx, "sensitivity", l, b->n_layers);
         for (uint32_t c = 0; c < mpqc_n_choices; c++) {
+            if (!mpqc_sens_asked(b, l, c)) continue;
             unsigned w = mpqc_choices[c].weight_bits;
             double error, x2, *known = w < MPQC_LEN(by_bits) ? &by_bits[w] : NULL;
             double dw = known ? *known : 0;

@@ -84,6 +84,9 @@ head -c 10000 "$net" >"$work/truncated.onnx"
 head -c 4000 /dev/urandom >"$work/random.onnx"
 echo 'this is a text file' >"$work/text.onnx"
 mkdir -p "$work/emptydir"
+printf '\034\000\000\000TFL3' >"$work/lite.tflite"
+printf 'version https://git-lfs.github.com/spec/v1\n' >"$work/pointer.onnx"
+cp "$net" "$work/own.onnx"
 
 # shellcheck disable=SC2086 # $calib is two words on purpose
 {
@@ -99,7 +102,11 @@ mkdir -p "$work/emptydir"
     refuses 'empty network' 'empty.onnx' "$mpqc" "$work/empty.onnx" $calib -o "$out"
     refuses 'truncated network' 'truncated.onnx.*(byte|offset) ' "$mpqc" "$work/truncated.onnx" $calib -o "$out"
     refuses 'random bytes' 'random.onnx' "$mpqc" "$work/random.onnx" $calib -o "$out"
-    refuses 'text' 'text.onnx' "$mpqc" "$work/text.onnx" $calib -o "$out"
+    refuses 'text' 'text.onnx.*a text file' "$mpqc" "$work/text.onnx" $calib -o "$out"
+    refuses 'an array as network' 'a NumPy array' "$mpqc" "$work/good.npy" $calib -o "$out"
+    refuses 'a network of others' 'TensorFlow Lite' "$mpqc" "$work/lite.tflite" $calib -o "$out"
+    refuses 'a program as network' 'a program' "$mpqc" "$mpqc" $calib -o "$out"
+    refuses 'a file not fetched' 'git lfs pull' "$mpqc" "$work/pointer.onnx" $calib -o "$out"
     refuses 'missing data' 'nothere.npy' "$mpqc" "$net" -calib=nothere.npy -o "$out"
     refuses 'wrong shape' 'shape.npy.*784' "$mpqc" "$net" -calib="$work/shape.npy" -o "$out"
     refuses 'wrong type' 'complex.npy' "$mpqc" "$net" -calib="$work/complex.npy" -o "$out"
@@ -114,6 +121,8 @@ mkdir -p "$work/emptydir"
     refuses 'unknown kind' '-emit=exe is not known' "$mpqc" "$net" $calib -emit=exe -o "$out"
     refuses 'unknown method' '-calibration=best is not known' "$mpqc" "$net" $calib -calibration=best -o "$out"
     refuses 'bad number' "-calib-count wants a whole number" "$mpqc" "$net" -calib="$images" -calib-count=many -o "$out"
+    refuses 'no threads' "-j wants a whole number from 1" "$mpqc" "$net" $calib -j=0 -o "$out"
+    refuses 'too many threads' "-j wants .* to 1024" "$mpqc" "$net" $calib -j=99999 -o "$out"
     refuses 'bad mean' 'mean' "$mpqc" "$net" $calib -mean=1,x -o "$out"
     refuses 'zero deviation' 'std' "$mpqc" "$net" $calib -std=0 -o "$out"
     refuses 'unknown layout' 'layout' "$mpqc" "$net" $calib -layout=chwn -o "$out"
@@ -122,8 +131,27 @@ mkdir -p "$work/emptydir"
     refuses 'unknown symbol' "nosuch" "$mpqc" "$net" $calib -define-symbol=nosuch,3 -o "$out"
     refuses 'unknown pass' "did you mean 'simplify'" "$mpqc" "$net" $calib -dump-after=simplfy -o "$out"
     refuses 'bad tag' '-tag wants' "$mpqc" "$net" $calib -tag=a-b -o "$out"
-    refuses 'unwritable output' 'nodir/model.so' "$mpqc" "$net" $calib -o "$work/nodir/model.so"
-    refuses 'output is a folder' 'emptydir' "$mpqc" "$net" $calib -o "$work/emptydir"
+    # outputs are looked at first: there is no profile, but that is not what is said
+    first="-load-profile=nothere.profile"
+    refuses 'no such folder' "nodir/model.so: .*no folder '.*nodir'" "$mpqc" "$net" $first \
+        -o "$work/nodir/model.so"
+    refuses 'output is a folder' 'emptydir: .*is a folder' "$mpqc" "$net" $first -o "$work/emptydir"
+    refuses 'no folder for the report' "nodir/r.json: .*no folder" "$mpqc" "$net" $first -o "$out" \
+        -report="$work/nodir/r.json"
+    refuses 'no folder for the profile' "nodir/p: .*no folder" "$mpqc" "$net" $calib -o "$out" \
+        -dump-profile="$work/nodir/p"
+    refuses 'code to standard output' 'for -emit=ir only' "$mpqc" "$net" $first -emit=asm -o -
+    refuses 'output is the network' 'own.onnx: this is an input' "$mpqc" "$work/own.onnx" $first \
+        -o "$work/emptydir/../own.onnx"
+    refuses 'output is the data' 'good.npy: this is an input' "$mpqc" "$net" \
+        -calib="$work/good.npy" -o "$work/good.npy"
+    refuses 'two results in one place' 'r.json: two results' "$mpqc" "$net" $first \
+        -o "$work/out/r.json" -report="$work/out/r.json"
+    if [ "$(id -u)" -ne 0 ]; then # to whom nothing is forbidden
+        mkdir -p "$work/readonly" && chmod a-w "$work/readonly"
+        refuses 'read-only folder' 'readonly/model.so: .*denied' "$mpqc" "$net" $first \
+            -o "$work/readonly/model.so"
+    fi
     refuses 'missing profile' 'nothere.profile' "$mpqc" "$net" -load-profile=nothere.profile -o "$out"
     refuses 'damaged profile' 'text.onnx' "$mpqc" "$net" -load-profile="$work/text.onnx" -o "$out"
     if [ -w /dev/full ]; then
@@ -131,11 +159,17 @@ mkdir -p "$work/emptydir"
         [ $? -eq 1 ] && verdict 'full standard output' '' || verdict 'full standard output' 'exit status is not 1'
     fi
     accepts 'a whole compilation' "$mpqc" "$net" -calib="$work/good.npy" -o "$work/ae.so"
+    verdict 'one value only: said' "$(grep -q "no other value than 0" "$work/stderr" || echo 'not said')"
+    accepts 'float data and -mean' "$mpqc" "$net" -calib="$work/good.npy" -mean=0.5 -o "$work/ae.so"
+    verdict 'float data and -mean: said' \
+        "$(grep -q "samples are f32 and taken as they are" "$work/stderr" || echo 'not said')"
+    head -c 20000 "$work/ae.so" >"$work/half.so"
     accepts 'profile written' "$mpqc" "$net" $calib -dump-profile="$work/ae.profile" -o "$work/ae.so"
     refuses 'profile of another network' 'ae.profile' "$mpqc" "$nets/fashion_resnet.onnx" \
         -load-profile="$work/ae.profile" -o "$out"
 
     refuses 'run: no library' 'nothere.so' "$run" nothere.so
+    refuses 'run: half a library' 'half.so: the file is truncated' "$run" "$work/half.so"
     refuses 'run: not a library' 'good.npy' "$run" "$work/good.npy"
     refuses 'run: unknown flag' "did you mean '-labels'" "$run" "$work/ae.so" -label=x
     refuses 'run: wrong shape' '784' "$run" "$work/ae.so" -in="$work/shape.npy"

@@ -76,6 +76,8 @@ compiles 'a plan' $metric -max-size=0.6x -o "$work/a/model.so" -dump-config="$wo
     -dump-sensitivity="$work/s.txt"
 says 'a plan: summary' '^bits .*by ilp, sensitivity weight-mse, proven optimal'
 factor 'a plan: size' 0.6005
+problem=$(sed -n 's/^choices//p' "$work/s.txt" | grep -E 'a16|a[12]( |$)')
+verdict 'a plan: the table has no numbers that nobody asked for' "$problem"
 compiles 'again' $metric -max-size=0.6x -o "$work/b/model.so" -dump-config="$work/b.plan"
 same 'again: the same library' "$work/a/model.so" "$work/b/model.so"
 same 'again: the same plan' "$work/a.plan" "$work/b.plan"
@@ -87,6 +89,9 @@ compiles 'loaded sensitivity' -load-sensitivity="$work/s.txt" -max-size=0.6x -o 
     -dump-sensitivity="$work/s2.txt"
 same 'loaded sensitivity: the same library' "$work/a/model.so" "$work/b/model.so"
 same 'loaded sensitivity: the same table' "$work/s.txt" "$work/s2.txt"
+compiles 'loaded for more' -load-sensitivity="$work/s.txt" -candidates=w8a8,w4a8,w8a16 \
+    -max-size=0.6x -o "$work/b/model.so"
+says 'loaded for more: said' 's.txt.*has no numbers for 16 choices that layers could have'
 compiles 'bytes' $metric -max-size=100KB -o "$work/b/model.so" -v
 says 'bytes: why' 'w.a. .* -max-size binds, shadow price'
 

@@ -167,6 +167,8 @@ head -c 600 "$work/mobile.txt" >"$work/half.txt"
 net=$nets/fashion_mobile.onnx
 refuses 'sensitivity: half' "half.txt: (line|the sens)" "$calib" $few -max-size=0.5x \
     -load-sensitivity="$work/half.txt"
+refuses 'sensitivity: lacks a pin' "mobile.txt.*not the choice that it is pinned to, w8a16" \
+    "$calib" $few -max-size=0.5x -load-sensitivity="$work/mobile.txt" '-pin=op:Gemm=w8a16'
 
 # ---- files that cannot be written ----
 refuses 'plan unwritable' "nodir/plan.*cannot be written" "$calib" $few -max-size=0.6x \

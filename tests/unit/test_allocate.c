@@ -86,7 +86,7 @@ static mpqc_status run(mpqc_allocate_fn fn, struct instance *in, const struct mp
     return status;
 }
 
-/* Random ties, pins and missing choices, as seed says. */
+/* Random ties, pins and missing choices, as seed says; what no layer may have is no number. */
 static void constrain(struct instance *in)
 {
     uint32_t n = in->bits.n_layers;
@@ -97,6 +97,9 @@ static void constrain(struct instance *in)
             if (uniform(in) < 0.1) in->allowed[(size_t)l * mpqc_n_choices + c] = false;
     }
     if (uniform(in) < 0.5) in->layer[0].pinned = 0;
+    for (uint32_t l = 0; l < n; l++)
+        for (uint32_t c = 0; c < mpqc_n_choices; c++)
+            if (!mpqc_bits_may(&in->bits, l, c)) in->bits.omega[l * mpqc_n_choices + c] = NAN;
 }
 
 static void ilp_equals_brute_force(void **state)
@@ -168,6 +171,28 @@ static void the_optimum_beats_the_others(void **state)
             assert_true(other.total[MPQC_RES_OMEGA] >= best.total[MPQC_RES_OMEGA] * (1 - 1e-9));
         }
     }
+}
+
+/* Sensitivities of what layers may not have are not computed (NaN): nobody reads them. */
+static void strategies_read_what_layers_may_have(void **state)
+{
+    (void)state;
+    static struct instance in;
+    int plans = 0;
+    for (uint64_t seed = 1; seed <= 20; seed++)
+        for (uint32_t i = 0; i < mpqc_n_strategies; i++) {
+            struct mpqc_allocation a;
+            make(&in, 5, seed);
+            constrain(&in);
+            struct mpqc_budget b = budget_of(&in, 0.7, 10);
+            b.seed = seed;
+            if (run(mpqc_strategies[i].run, &in, &b, &a) != MPQC_OK) continue;
+            plans++;
+            assert_true(isfinite(a.total[MPQC_RES_OMEGA]));
+            assert_true(mpqc_bits_tied(&in.bits, in.chosen));
+            for (uint32_t l = 0; l < 5; l++) assert_true(mpqc_bits_may(&in.bits, l, in.chosen[l]));
+        }
+    assert_true(plans > 80);
 }
 
 /* Layers of one size, each four times as sensitive as the one before. */
@@ -263,6 +288,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ilp_equals_brute_force), cmocka_unit_test(sixty_layers_are_proven),
         cmocka_unit_test(the_optimum_beats_the_others),
+        cmocka_unit_test(strategies_read_what_layers_may_have),
         cmocka_unit_test(reverse_gives_the_most_sensitive_the_fewest_bits),
         cmocka_unit_test(random_plans_use_the_budget),
         cmocka_unit_test(shadow_prices_have_the_right_sign),

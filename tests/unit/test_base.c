@@ -140,6 +140,8 @@ static void diagnostics_name_the_place(void **state)
     w = (struct mpqc_where){.node = "n", .offset = -1};
     mpqc_warn(&cx, w, "odd");
     assert_last(&cx, "warning: node 'n': odd");
+    mpqc_warn(&cx, w, "odd"); /* said before */
+    assert_int_equal(cx.n_diags, 2);
     w = (struct mpqc_where){.op = "Add", .offset = -1};
     mpqc_note(&cx, w, "so");
     assert_last(&cx, "note: operator Add: so");

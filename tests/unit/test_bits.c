@@ -337,6 +337,63 @@ static void sensitivities_come_back_exactly(void **state)
     stop(&f);
 }
 
+/* Layer a may have w8a8 and w4a8, the others w8a8 and w6a8. */
+static void few_choices(struct fixture *f)
+{
+    for (uint32_t l = 0; l < LAYERS; l++)
+        for (uint32_t c = 0; c < mpqc_n_choices; c++)
+            f->b.allowed[l * mpqc_n_choices + c] =
+                c == choice("w8a8") || c == choice(l == A ? "w4a8" : "w6a8");
+}
+
+static mpqc_status read_again(struct fixture *f, const char *text)
+{
+    const char *metric;
+    f->r.cx.n_diags = f->r.cx.n_errors = 0;
+    return mpqc_bits_read_omega(&f->r.cx, &f->b, &f->r.p.keep, text, "s.txt", &metric);
+}
+
+/* What was not computed is written as -, and read back it is not there to be chosen. */
+static void numbers_that_are_missing_are_said(void **state)
+{
+    struct fixture f;
+    struct mpqc_buf text;
+    (void)state;
+    start(&f, net);
+    few_choices(&f);
+    sensitivity(&f);
+    mpqc_buf_init(&text);
+    mpqc_bits_write_omega(&f.b, "weight-mse", &text);
+    assert_non_null(strstr(text.data, "\nchoices w8a8 w6a8 w4a8\nlayer \"a\""));
+    const char *row = strchr(strstr(text.data, "layer \"a\""), ':');
+    assert_non_null(strstr(row, " - "));
+    assert_true(strstr(row, " - ") < strchr(row, '\n'));
+    const double *before = f.b.omega;
+    assert_int_equal(read_again(&f, text.data), MPQC_OK);
+    assert_int_equal(f.r.cx.n_diags, 0); /* it has all that is needed */
+    for (uint32_t i = 0; i < LAYERS * mpqc_n_choices; i++) {
+        assert_int_equal(isnan(f.b.omega[i]), isnan(before[i]));
+        if (!isnan(before[i])) assert_true(f.b.omega[i] == before[i]);
+    }
+    f.b.allowed[A * mpqc_n_choices + choice("w6a8")] = true;
+    f.b.allowed[C * mpqc_n_choices + choice("w2a8")] = true;
+    assert_int_equal(read_again(&f, text.data), MPQC_OK);
+    assert_int_equal(f.r.cx.n_diags, 1);
+    assert_non_null(strstr(f.r.cx.diags[0].message, "no numbers for 2 choices"));
+    assert_false(f.b.allowed[A * mpqc_n_choices + choice("w6a8")]);
+    f.b.layer[C].pinned = (int32_t)choice("w2a8");
+    assert_int_equal(read_again(&f, text.data), MPQC_DATA);
+    assert_non_null(strstr(f.r.cx.diags[0].message, "not the choice that it is pinned to, w2a8"));
+    assert_string_equal(f.r.cx.diags[0].where.node, "c");
+    f.b.layer[C].pinned = -1;
+    for (uint32_t c = 0; c < mpqc_n_choices; c++)
+        f.b.allowed[A * mpqc_n_choices + c] = c == choice("w2a8");
+    assert_int_equal(read_again(&f, text.data), MPQC_DATA);
+    assert_non_null(strstr(f.r.cx.diags[0].message, "none of the choices that it may have"));
+    mpqc_buf_release(&text);
+    stop(&f);
+}
+
 #define HEAD "mpqc-sensitivity 1\nmetric \"m\"\nchoices w8a8 w4a8\n"
 #define REST                                                                                      \
     "layer \"b.1\" params 32 macs 2048 : 1 2\nlayer \"c\" params 64 macs 4096 : 1 2\n"            \
@@ -372,6 +429,8 @@ static void other_tables_are_refused(void **state)
         assert_int_equal(status, cases[i].status);
         if (!cases[i].says) {
             /* choices that the table does not have cannot be decided about */
+            assert_int_equal(f.r.cx.n_diags, 1);
+            assert_non_null(strstr(f.r.cx.diags[0].message, "no numbers for 66 choices"));
             for (uint32_t c = 0; c < mpqc_n_choices; c++)
                 assert_int_equal(f.b.allowed[c], c == choice("w8a8") || c == choice("w4a8"));
             assert_true(at(f.b.omega, N, "w4a8") == 2);
@@ -399,6 +458,7 @@ int main(void)
         cmocka_unit_test(metrics_are_checked),
         cmocka_unit_test(plans_come_back_as_pins),
         cmocka_unit_test(sensitivities_come_back_exactly),
+        cmocka_unit_test(numbers_that_are_missing_are_said),
         cmocka_unit_test(other_tables_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -235,6 +235,12 @@ static void no_models(void **state)
     write_file(path, "", 0);
     expect(path, MPQC_FORMAT, "the file is empty");
     write_file(path, "#!/bin/sh\n", 10);
+    expect(path, MPQC_FORMAT, "not an ONNX model, but a text file");
+    write_file(path, "PK\x03\x04\x14", 5);
+    expect(path, MPQC_FORMAT, "not an ONNX model, but a zip archive");
+    write_file(path, "\x1c\x00\x00\x00TFL3", 8);
+    expect(path, MPQC_FORMAT, "not an ONNX model, but a TensorFlow Lite model");
+    write_file(path, "#!\x01", 3);
     expect(path, MPQC_FORMAT, "malformed");
     write_file(path, "\x08\x08", 2);
     expect(path, MPQC_FORMAT, "it has no graph");

@@ -47,6 +47,72 @@ static void methods_and_boundaries(void **state)
     }
 }
 
+/* Linear but for ReLUs, without biases: numbers of any magnitude are the same network. */
+static const char homogeneous[] =
+    "graph \"h\" { input %0 \"x\" : f32[1,8,8,4] const %1 : f32[3,3,4,8] = random 1"
+    " %2 = conv %0, %1 {pads=[1,1,1,1]} @\"a\" \"Conv\" %3 \"tiny\" = relu %2 @\"b\" \"Relu\""
+    " const %4 : f32[3,3,8,8] = random 2 %5 = conv %3, %4 {pads=[1,1,1,1]} @\"c\" \"Conv\""
+    " %6 = add %5, %3 @\"d\" \"Add\" %7 = relu %6 @\"e\" \"Relu\""
+    " %8 = concat %7, %3 {axis=3} @\"f\" \"Concat\""
+    " %9 = reduce_mean %8 {axes=[1,2]} @\"g\" \"ReduceMean\" const %10 : f32[16,5] = random 3"
+    " %11 = matmul %9, %10 @\"h\" \"Gemm\" output %11 }";
+
+static double homogeneous_db(int exponent, unsigned weight_bits, uint32_t *warnings)
+{
+    struct qrig r;
+    qrig_init(&r, homogeneous);
+    r.amplitude = ldexpf(1.0f, exponent);
+    r.options.weight_bits = weight_bits;
+    qrig_run(&r, 2);
+    double db = qrig_accuracy(&r).sqnr_db;
+    *warnings = r.cx.n_diags;
+    if (r.cx.n_diags) {
+        assert_int_equal(r.cx.diags[0].severity, MPQC_WARNING);
+        assert_string_equal(r.cx.diags[0].where.node, "b");
+        assert_string_equal(r.cx.diags[0].where.tensor, "tiny");
+        assert_non_null(strstr(r.cx.diags[0].message, "less than half a step"));
+        assert_non_null(strstr(r.cx.diags[0].message, "so do 4 more tensors"));
+    }
+    qrig_release(&r);
+    return db;
+}
+
+/* Tiny activations, as those deep in a network without training, are as good as others;
+ * where floats end, it is said. */
+static void tiny_values_are_kept_or_warned_of(void **state)
+{
+    uint32_t warnings;
+    (void)state;
+    for (unsigned bits = 4; bits <= 8; bits += 4) {
+        double usual = homogeneous_db(0, bits, &warnings);
+        assert_int_equal(warnings, 0);
+        assert_true(usual > (bits == 8 ? 35 : 15));
+        for (int exponent = -50; exponent <= 50; exponent += 25) {
+            double db = homogeneous_db(exponent, bits, &warnings);
+            if (db != usual) fprintf(stderr, "2^%d: %.6f dB, want %.6f\n", exponent, db, usual);
+            assert_true(db == usual);
+            assert_int_equal(warnings, 0);
+        }
+    }
+    assert_true(homogeneous_db(-75, 8, &warnings) < 1);
+    assert_int_equal(warnings, 1);
+}
+
+/* Weights too small for what they are multiplied with. */
+static void tiny_weights_are_warned_of(void **state)
+{
+    struct qrig r;
+    (void)state;
+    qrig_init(&r, "graph \"t\" { input %0 \"x\" : f32[1,4] const %1 : f32[4,2] = splat 0x1p-80"
+                  " %2 \"y\" = matmul %0, %1 @\"m\" \"Gemm\" output %2 }");
+    qrig_run(&r, 2);
+    assert_int_equal(r.cx.n_diags, 1);
+    assert_string_equal(r.cx.diags[0].where.node, "m");
+    assert_string_equal(r.cx.diags[0].where.tensor, "y");
+    assert_null(strstr(r.cx.diags[0].message, "more tensors"));
+    qrig_release(&r);
+}
+
 /* Inputs three times larger than calibration saw: results saturate, and stay as near
  * to the clipped float results as the step allows (nothing wraps). */
 static void beyond_the_range_saturates(void **state)
@@ -518,6 +584,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(networks_keep_their_accuracy),
         cmocka_unit_test(methods_and_boundaries),
+        cmocka_unit_test(tiny_values_are_kept_or_warned_of),
+        cmocka_unit_test(tiny_weights_are_warned_of),
         cmocka_unit_test(beyond_the_range_saturates),
         cmocka_unit_test(odd_channels_keep_their_bias),
         cmocka_unit_test(accumulators_are_bounded),

@@ -411,6 +411,57 @@ static void metrics_repeat_and_order_choices(void **state)
         }
 }
 
+/* A convolution, and a BatchNorm that nothing can take in: a layer without weights. */
+static const char own_factors[] =
+    "graph \"net\" { input %0 : f32[1,6,6,3] const %1 : f32[3,3,3,8] = random 1"
+    " %2 = conv %0, %1 @\"a\" \"Conv\" %3 = relu %2 @\"r\" \"Relu\""
+    " const %4 : f32[8] = random 5 const %5 : f32[8] = random 6 const %6 : f32[8] = random 7"
+    " const %7 : f32[8] = splat 0x1p+0"
+    " %8 = batchnorm %3, %4, %5, %6, %7 @\"n\" \"BatchNormalization\""
+    " %9 = reduce_mean %8 {axes=[1,2]} @\"p\" \"ReduceMean\" output %9 }";
+
+/* Three choices for every layer, and one for the last. */
+static void ask_for_few(struct fixture *f, bool *allowed)
+{
+    memset(allowed, 0, (size_t)f->b.n_layers * mpqc_n_choices * sizeof *allowed);
+    for (uint32_t l = 0; l < f->b.n_layers; l++)
+        for (uint32_t c = 0; c < mpqc_n_choices; c++)
+            allowed[l * mpqc_n_choices + c] =
+                c == choice("w4a8") || c == choice("w8a4") || c == choice("w1a1");
+    f->b.allowed = allowed;
+    f->b.layer[f->b.n_layers - 1].pinned = (int32_t)choice("w8a4");
+}
+
+/* An entry is the same number whatever else is asked for; others are none. */
+static void only_what_is_asked_for(void **state)
+{
+    static const char *const nets[] = {two_blocks, own_factors};
+    bool allowed[8 * 16];
+    (void)state;
+    for (size_t t = 0; t < MPQC_LEN(nets); t++)
+        for (uint32_t m = 0; m < mpqc_n_metrics; m++) {
+            struct fixture all, few;
+            uint32_t numbers = 0;
+            start(&all, nets[t], 12);
+            start(&few, nets[t], 12);
+            ask_for_few(&few, allowed);
+            run_metric(&all, mpqc_metrics[m].name);
+            run_metric(&few, mpqc_metrics[m].name);
+            for (uint32_t i = 0; i < few.b.n_layers * mpqc_n_choices; i++) {
+                uint32_t l = i / mpqc_n_choices, c = i % mpqc_n_choices;
+                bool last = l + 1 == few.b.n_layers;
+                bool asked = c == choice("w8a8") || (last ? c == choice("w8a4") : allowed[i]);
+                assert_int_equal(mpqc_sens_asked(&few.b, l, c), asked);
+                assert_int_equal(isnan(few.b.omega[i]), !asked);
+                if (asked) assert_memory_equal(&few.b.omega[i], &all.b.omega[i], sizeof(double));
+                numbers += asked;
+            }
+            assert_int_equal(numbers, 4 * (few.b.n_layers - 1) + 2);
+            stop(&all);
+            stop(&few);
+        }
+}
+
 /* ---- against PyTorch ---- */
 
 struct row {
@@ -591,6 +642,7 @@ int main(void)
         cmocka_unit_test(cut_networks_give_whole_results),
         cmocka_unit_test(divergence_agrees_with_curvature),
         cmocka_unit_test(metrics_repeat_and_order_choices),
+        cmocka_unit_test(only_what_is_asked_for),
         cmocka_unit_test(traces_agree_with_pytorch),
         cmocka_unit_test(eigenvalues_agree_with_pytorch),
     };

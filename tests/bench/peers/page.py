@@ -121,16 +121,24 @@ def counts(rows):
     return sorted({int(r["threads"]) for r in rows} - {0})
 
 
+LIKENESS = ["network", "samples"] + [name for _, name in SHOWN[1:]]
 HEAD = ["network"] + [name for _, name in SHOWN] + ["best peer / mpqc"]
+
+
+def aligned(body):
+    widths = [max(len(c) for c in column) for column in zip(*body)]
+    return ["  ".join(c.ljust(w) for c, w in zip(r, widths)).rstrip() for r in body]
 
 
 def terminal(rows):
     text = []
     for threads in counts(rows):
-        table = [HEAD] + [cells(rows, n, threads) for n in names(rows, threads)]
-        widths = [max(len(r[i]) for r in table) for i in range(len(HEAD))]
         text.append(f"\n{threads} thread{'s' * (threads > 1)}: median (minimum) in ms")
-        text += ["  ".join(c.ljust(w) for c, w in zip(r, widths)).rstrip() for r in table]
+        text += aligned([HEAD] + [cells(rows, n, threads) for n in names(rows, threads)])
+    compared = [n for n in names(rows, min(counts(rows), default=0)) if n != CALL]
+    if compared and counts(rows):
+        text.append("\nagainst ORT f32 on these samples: signal to noise, smallest cosine")
+        text += aligned([LIKENESS] + [likeness(rows, n) for n in compared])
     return "\n".join(text)
 
 
@@ -256,7 +264,7 @@ def sanity(rows):
             "over all samples, and the smallest cosine of a sample. Networks with random weights",
             "say little about accuracy; they are here for speed. LiteRT's file is not made from",
             "the ONNX file: where it is far off, it is another training of the same network.", "",
-            *table(["network", "samples"] + [name for _, name in SHOWN[1:]],
+            *table(LIKENESS,
                    [likeness(rows, n) for n in shown if n in names(rows, min(counts(rows)))]), ""]
 
 

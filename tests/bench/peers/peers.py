@@ -163,6 +163,9 @@ def networks(options):
         else:
             raise Trouble(f"{path} is neither a network (.onnx) nor a list of them (.tsv)")
     options.order = {w[0]: i for i, w in enumerate(wanted)}
+    for name in options.only:
+        if name not in options.order:
+            raise Trouble(f"-only={name}: there are {', '.join(options.order)}")
     for name, path, goal, about in wanted:
         if not options.only or name in options.only:
             own = argparse.Namespace(**vars(options))
@@ -173,7 +176,21 @@ def networks(options):
 
 def shape(text):
     name, _, dims = text.rpartition(":")
+    if not name:
+        raise ValueError(text)
     return name, [int(d) for d in dims.split("x")]
+
+
+def span(text):
+    low, high = (float(v) for v in text.split(","))
+    return low, high
+
+
+def parsed(flag, text, function, example):
+    try:
+        return function(text)
+    except ValueError:
+        raise Trouble(f"-{flag} wants something like {example}, not '{text}'") from None
 
 
 def arguments():
@@ -200,25 +217,28 @@ def arguments():
     p.add_argument("-work", help=argparse.SUPPRESS)
     p.add_argument("-build", help=argparse.SUPPRESS)
     o = p.parse_args()
-    o.shapes = dict(shape(s) for s in o.shape)
-    o.range = [float(v) for v in o.range.split(",")] if o.range else None
+    o.shapes = dict(parsed("shape", s, shape, "input:1x3x224x224") for s in o.shape)
+    o.range = parsed("range", o.range, span, "0,255") if o.range else None
     o.only = o.only.split(",") if o.only else []
     o.mpqc = os.path.join(o.build, "bin", "mpqc")
     o.runtime = os.path.join(o.build, "runtime", "libmpqc_runtime.so")
     o.results = os.path.join(o.work, "results.tsv")
     o.cores = cores()
-    o.threads = [int(t) for t in o.threads.split(",")] if o.threads else \
-        sorted({1, len(o.cores)})
+    o.threads = parsed("threads", o.threads, lambda t: [int(n) for n in t.split(",")], "1,4") \
+        if o.threads else sorted({1, len(o.cores)})
+    if o.count < 1 or o.rounds < 0 or o.burst <= 0:
+        raise Trouble("-count wants at least 1, -rounds at least 0, -burst more than 0")
     if not o.rounds:
         o.threads = []
     if not all(1 <= t <= len(o.cores) for t in o.threads):
-        raise Trouble(f"-threads: this process may use {len(o.cores)} cores")
+        raise Trouble(f"-threads wants numbers from 1 to {len(o.cores)}, the cores that this "
+                      "process may use")
     return o
 
 
 def run(o):
     rows = page.read(o.results) if o.add else []
-    for network, listed in networks(o):
+    for network, listed in list(networks(o)):  # all are read before any is measured
         network.prepare()
         if o.prepare:
             continue

@@ -56,8 +56,9 @@ def fixed(path, shapes):
         elif dims and not dims[0].dim_value:
             dims[0].dim_value = 1
         if not all(d.dim_value > 0 for d in dims):
-            raise Trouble(f"input {v.name} of {path} has unknown dimensions; "
-                          f"give -shape={v.name}:1x3x224x224")
+            known = "x".join(str(d.dim_value or "N") for d in dims)
+            raise Trouble(f"input {v.name} of {path} has unknown dimensions; give "
+                          f"-shape={v.name}:{known} with a number for each N")
         if v.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
             raise Trouble(f"input {v.name} of {path} is not f32; only f32 inputs are measured")
     del model.graph.value_info[:]  # it may repeat the dimensions that were just decided
@@ -88,6 +89,20 @@ def fashion(name):
     return (pixels / 255 - float(row["mean"])) / float(row["std"])
 
 
+def load(path):
+    """Samples as the network reads them."""
+    try:
+        x = np.load(path)
+    except (OSError, ValueError) as e:
+        raise Trouble(f"{path} cannot be read as .npy: {e}") from e
+    if x.dtype.kind != "f":
+        raise Trouble(f"{path} holds {x.dtype}, but all engines get what the network itself "
+                      "reads: save it as f32, normalised")
+    if not len(x) or not np.isfinite(x).all():
+        raise Trouble(f"{path} holds {'NaN or Inf' if len(x) else 'no samples'}")
+    return x.astype(np.float32)
+
+
 def samples_for(path, inputs, options):
     """One array per input, first axis: samples.  Says where they come from."""
     shapes = [tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in inputs]
@@ -98,10 +113,7 @@ def samples_for(path, inputs, options):
         if len(inputs) != 1:
             raise Trouble(f"{path} has {len(inputs)} inputs, -calib={given} has data for one; "
                           "leave -calib out")
-        try:
-            x = np.load(given).astype(np.float32)
-        except (OSError, ValueError) as e:
-            raise Trouble(f"{given} cannot be read as .npy: {e}") from e
+        x = load(given)
         if x[:1].size != np.prod(shapes[0]):
             raise Trouble(f"a sample of {given} has {x[:1].size} numbers, "
                           f"input {inputs[0].name} of {path} wants {np.prod(shapes[0])}")
@@ -126,6 +138,10 @@ class Network:
         self.files, self.notes = {}, {}
         model, inputs = fixed(path, options.shapes)
         self.inputs = [v.name for v in inputs]
+        unknown = set(options.shapes) - set(self.inputs)
+        if unknown and options.networks == [path]:  # in lists other networks may have it
+            raise Trouble(f"-shape names {unknown.pop()}, but the inputs of {path} are "
+                          f"{', '.join(self.inputs)}")
         self.samples, self.source = samples_for(path, inputs, options)
         raw = model.SerializeToString(deterministic=True)
         self.key = digest(raw, *[np.ascontiguousarray(x).tobytes() for x in self.samples])
