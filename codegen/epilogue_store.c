@@ -89,7 +89,7 @@ static void load_mults(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, LLVMVal
     for (unsigned v = 0, nv; v < c->n; v += nv) {
         nv = mpqc_epilogue_chunk(c, v);
         unsigned L = c->lanes[v], n = packed_lanes(nv, L);
-        for (unsigned p = 0; p < (nv + 1) / 2; p++) {
+        for (unsigned p = 0; p < (c->paired ? nv : (nv + 1) / 2); p++) {
             LLVMValueRef m;
             if (ep->mult_kind == MPQC_PARAM_UNIFORM) {
                 m = mpqc_b_splat(e, LLVMVectorType(e->i16, n), ep->mult);
