@@ -212,15 +212,26 @@ LLVMValueRef mpqc_b_opaque_vector(struct mpqc_emit_cx *e, LLVMValueRef v)
     return nothing(e, v, e->target->arch == MPQC_ARCH_X86_64 ? "=v,0" : "=w,0", false);
 }
 
+/* A call that depends on its arguments only: it may be made once, and elsewhere. */
+static LLVMValueRef pure(struct mpqc_emit_cx *e, LLVMValueRef call)
+{
+    static const char *const facts[] = {"memory" /* none */, "nounwind", "willreturn"};
+    for (size_t i = 0; i < MPQC_LEN(facts); i++)
+        LLVMAddCallSiteAttribute(call, LLVMAttributeFunctionIndex, mpqc_attribute(e, facts[i]));
+    return call;
+}
+
 LLVMValueRef mpqc_b_alias(struct mpqc_emit_cx *e, LLVMValueRef p, LLVMValueRef by)
 {
     LLVMTypeRef in[] = {e->ptr, e->i64}, type = LLVMFunctionType(e->ptr, in, 2, false);
     LLVMValueRef args[] = {p, by};
     LLVMValueRef text =
         LLVMGetInlineAsm(type, "", 0, "=r,0,r", 6, false, false, LLVMInlineAsmDialectATT, false);
-    LLVMValueRef call = LLVMBuildCall2(e->b, type, text, args, 2, "");
-    static const char *const facts[] = {"memory" /* none */, "nounwind", "willreturn"};
-    for (size_t i = 0; i < MPQC_LEN(facts); i++)
-        LLVMAddCallSiteAttribute(call, LLVMAttributeFunctionIndex, mpqc_attribute(e, facts[i]));
-    return call;
+    return pure(e, LLVMBuildCall2(e->b, type, text, args, 2, ""));
+}
+
+LLVMValueRef mpqc_b_opaque_mask(struct mpqc_emit_cx *e, uint64_t bits)
+{
+    LLVMValueRef mask = pure(e, nothing(e, mpqc_b_i64(e, (int64_t)bits), "=r,0", false));
+    return LLVMBuildBitCast(e->b, mask, LLVMVectorType(e->i1, 64), "");
 }

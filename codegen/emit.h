@@ -98,6 +98,9 @@ void mpqc_b_store(struct mpqc_emit_cx *, LLVMValueRef v, LLVMValueRef p, unsigne
 LLVMValueRef mpqc_b_opaque(struct mpqc_emit_cx *, LLVMValueRef p);
 /* A vector in a register, about which LLVM knows nothing. */
 LLVMValueRef mpqc_b_opaque_vector(struct mpqc_emit_cx *, LLVMValueRef v);
+/* 64 bits as <64 x i1>, of which LLVM knows nothing either: a choice by them remains one that
+ * instructions can make on their way, and becomes no shuffle. */
+LLVMValueRef mpqc_b_opaque_mask(struct mpqc_emit_cx *, uint64_t bits);
 /* The same without keeping other loads in their place: a loop that `by` (i64) changes in is not
  * left, and another p, or another `by`, is another place, so that what has been loaded from
  * there is loaded again rather than copied. */
@@ -161,21 +164,25 @@ bool mpqc_place_has_halo(const struct mpqc_place *);
  * consecutive channels: its columns.  How channels lie in them: by default vector v
  * holds the channels behind those of vector v-1, in order.  In an `interleaved` block
  * of four vectors of L lanes, as byte-interleaving four rows gives it, lane 4j+i of
- * vector v holds channel 16j + 4v + i of the block's 4L.  `paired` columns have two vectors
- * of four lanes for each of `lanes`, which belong to two positions: vector 2v + h holds
- * channels 4v + 2h and the next of the first position, then of the second.  Parameters are
- * stored in .rodata in the order in which the epilogue's instructions want them. */
+ * vector v holds channel 16j + 4v + i of the block's 4L; columns of other numbers of vectors may
+ * be interleaved in each chunk of four equal ones.  `windows` say that 16 bits of each sum are
+ * all that counts (mpqc_epilogue_fits), and change that order, see epilogue.h.  `paired` columns
+ * have two vectors of four lanes for each of `lanes`, which belong to two positions: vector
+ * 2v + h holds channels 4v + 2h and the next of the first position, then of the second.
+ * Parameters are stored in .rodata in the order in which the epilogue's instructions want them. */
 #define MPQC_MAX_COLUMNS 16
 #define MPQC_MAX_LANES 16 /* of 32 bits, in one vector */
 struct mpqc_columns {
     unsigned n;
     unsigned lanes[MPQC_MAX_COLUMNS];
     unsigned valid; /* channels that are stored; the lanes behind are padding */
-    bool interleaved, paired;
+    bool interleaved, windows, paired;
     bool wide_tail; /* nothing follows, so a last vector of fewer lanes than those before it
                        may be finished together with them, as one of theirs */
 };
 unsigned mpqc_columns_lanes(const struct mpqc_columns *); /* sum */
+/* The channel, counted from the columns' first, whose sum is in a lane, counted likewise. */
+unsigned mpqc_columns_channel(const struct mpqc_columns *, unsigned lane);
 
 /* Which columns a kernel uses where: channel `first + i * step`, i < count, starts a
  * position with these columns. */
@@ -183,6 +190,12 @@ struct mpqc_column_use {
     struct mpqc_columns columns;
     int64_t first, step, count;
 };
+
+/* May the columns have `windows`: do sums, which for channel c are least[c] to most[c], never
+ * leave 16 bits once shifted by what follows the core of k, and does the target have an
+ * instruction for that? */
+bool mpqc_epilogue_fits(const struct mpqc_emit_cx *, const struct mpqc_kernel *k,
+                        const int64_t *least, const int64_t *most, int64_t channels);
 
 struct mpqc_epilogue;
 /* Reads the chain that follows the core of k. Adds operands (the output, then bias,
@@ -211,6 +224,10 @@ void mpqc_epilogue_biases(struct mpqc_emit_cx *, struct mpqc_epilogue *,
 /* Loads the other parameters of these columns, for the calls of store that follow. */
 void mpqc_epilogue_columns(struct mpqc_emit_cx *, struct mpqc_epilogue *,
                            const struct mpqc_columns *, LLVMValueRef channel);
+/* Columns of one or two whole vectors, of which two or four positions lie side by side in the
+ * output and in the residual: after `columns`, makes them one position of four vectors for the
+ * calls of store that follow.  times * n == 4. */
+void mpqc_epilogue_repeat(struct mpqc_epilogue *, unsigned times);
 /* Finishes the accumulators of one output position and stores its valid channels.
  * position: element offset of the position's first channel (`channel` included) in
  * the output's place, and, where a residual exists, in the residual's.  row: i64 index

@@ -38,6 +38,7 @@ static void tile_key(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
     mpqc_buf_printf(key, " t%lldx%lldx%u%s", (long long)t->mh, (long long)t->mw, t->panels.full.n,
                     t->overlap ? "o" : "");
     mpqc_buf_puts(key, t->rolled ? "r" : "");
+    mpqc_buf_puts(key, t->panels.full.windows ? "w" : "");
     if (t->serial) mpqc_buf_printf(key, " serial%lld", (long long)t->band);
     if (t->form) mpqc_buf_printf(key, " %s", t->form->name);
     if (t->amx)
@@ -65,6 +66,35 @@ static uint32_t column_uses(const struct mpqc_linear *l, const struct mpqc_panel
     for (unsigned r = 0; r < p->n_rest; channel += p->rest[r++].valid)
         use[n++] = (struct mpqc_column_use){p->rest[r], channel, l->ocg, l->groups};
     return n;
+}
+
+/* Least and most that the sums of each channel can be. */
+static void bounds(const struct mpqc_linear *l, const int32_t *bias, int64_t x_most,
+                   int64_t *least, int64_t *most)
+{
+    int64_t channels = l->groups * l->ocg, k = l->kh * l->kw * l->icg;
+    for (int64_t c = 0; c < channels; c++) least[c] = most[c] = bias[c];
+    for (int64_t i = 0; i < k; i++)
+        for (int64_t c = 0; c < channels; c++) {
+            int64_t w = l->w[i * channels + c] * x_most;
+            *(w < 0 ? &least[c] : &most[c]) += w;
+        }
+}
+
+/* Marks columns as windows where sums are small enough.  false: out of memory. */
+static bool find_windows(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
+                         const struct mpqc_linear *l, const int32_t *bias, struct mpqc_tile *t)
+{
+    int64_t channels = l->groups * l->ocg;
+    int64_t *least = MPQC_NEW_ARRAY(&e->scratch, int64_t, (size_t)channels);
+    int64_t *most = MPQC_NEW_ARRAY(&e->scratch, int64_t, (size_t)channels);
+    if (!least || !most) return false;
+    if (t->amx || t->serial || l->x_bytes > 1 || e->target->isa->x_offset != 0) return true;
+    bounds(l, bias, mpqc_dtypes[mpqc_value_at(e->graph, l->x)->type.dtype].max, least, most);
+    bool fits = mpqc_epilogue_fits(e, k, least, most, channels);
+    t->panels.full.windows = fits;
+    for (unsigned r = 0; r < t->panels.n_rest; r++) t->panels.rest[r].windows = fits;
+    return true;
 }
 
 /* A part worth a thread: some microseconds. */
@@ -113,11 +143,12 @@ static mpqc_status emit_gemm(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     padded.k4 = t.amx ? t.amx_chunks * t.amx_bytes / 4 : mpqc_form_steps(t.form, l->k4);
     padded.exact = l->exact && 4 * padded.k4 > l->run;
     l = &padded;
-    LLVMValueRef w = weights(e, l, &t);
     int32_t *bias = mpqc_linear_bias(e, l);
+    if (!bias || !find_windows(e, k, l, bias, &t)) return MPQC_OOM(e->cx);
+    LLVMValueRef w = weights(e, l, &t);
     struct mpqc_column_use *use = MPQC_NEW_ARRAY(&e->scratch, struct mpqc_column_use,
                                                  (size_t)t.panels.n_full + MPQC_MAX_REST);
-    if (!w || !bias || !use) return MPQC_OOM(e->cx);
+    if (!w || !use) return MPQC_OOM(e->cx);
     out->operand[0] = (struct mpqc_operand){.value = l->x};
     out->operand[1] = (struct mpqc_operand){MPQC_NONE, w};
     out->n_operands = 2;

@@ -18,10 +18,49 @@ unsigned mpqc_columns_lanes(const struct mpqc_columns *c)
 unsigned mpqc_epilogue_chunk(const struct mpqc_columns *c, unsigned v)
 {
     unsigned same = 1;
-    if (c->interleaved) return 4;
     while (v + same < c->n && c->lanes[v + same] == c->lanes[v]) same++;
     if (c->wide_tail && same < 4 && v + same + 1 == c->n) return same + 1;
     return same >= 4 ? 4 : same >= 2 ? 2 : 1;
+}
+
+bool mpqc_epilogue_ordered(const struct mpqc_columns *c, unsigned first, unsigned nv)
+{
+    return c->interleaved && nv == 4 && c->lanes[first + 3] == c->lanes[first];
+}
+
+bool mpqc_epilogue_windows(const struct mpqc_columns *c, unsigned first, unsigned nv)
+{
+    bool all = c->windows && nv != 3;
+    for (unsigned v = first; v < first + nv; v++) all &= c->lanes[v] == MPQC_MAX_LANES;
+    return all;
+}
+
+struct mpqc_word mpqc_epilogue_word(bool windows, unsigned p, unsigned i)
+{
+    unsigned part = i / 8 * 4, w = i % 8;
+    if (windows) return (struct mpqc_word){2 * p + w / 2 % 2, part + w / 4 * 2 + w % 2};
+    return (struct mpqc_word){2 * p + w / 4, part + w % 4};
+}
+
+unsigned mpqc_epilogue_word_channel(unsigned p, unsigned i)
+{
+    return i / 8 * 16 + 8 * p + i % 8;
+}
+
+unsigned mpqc_columns_channel(const struct mpqc_columns *c, unsigned lane)
+{
+    unsigned v = 0, nv = mpqc_epilogue_chunk(c, 0), first = 0;
+    while (v + nv < c->n && lane >= first + nv * c->lanes[v]) { /* which chunk? */
+        first += nv * c->lanes[v];
+        v += nv;
+        nv = mpqc_epilogue_chunk(c, v);
+    }
+    if (!mpqc_epilogue_ordered(c, v, nv)) return lane;
+    unsigned vector = (lane - first) / c->lanes[v], l = (lane - first) % c->lanes[v];
+    /* Which of a part's eight words it becomes: mpqc_epilogue_word the other way round. */
+    unsigned w = mpqc_epilogue_windows(c, v, nv) ? l % 4 / 2 * 4 + vector % 2 * 2 + l % 2
+                                                 : vector % 2 * 4 + l % 4;
+    return first + mpqc_epilogue_word_channel(vector / 2, l / 4 * 8 + w);
 }
 
 /* ---- order of parameters ------------------------------------------------------- */
@@ -31,6 +70,7 @@ struct orders {
     int64_t slots, copies; /* copies: entries of a slot, 2 in paired columns */
     int64_t period; /* channels of the output: parameters of channel c are those of c % period */
     int64_t *of32, *of16;
+    bool *even; /* slots of even lanes of vectors that window16 shifts */
 };
 
 /* A pair's 32-bit and 16-bit vectors are in the same order. */
@@ -40,21 +80,23 @@ static void order_paired(struct orders *o, int64_t s, int64_t n)
         o->of32[2 * s + i] = o->of16[2 * s + i] = s + i / 4 * 2 + i % 2;
 }
 
-/* The chunk of nv vectors from vector `first` on, whose slots start at s: see
- * MPQC_MAX_COLUMNS for the order in accumulators, struct mpqc_isa.pack16 for that in 16-bit
- * vectors. */
+/* The chunk of nv vectors from vector `first` on, whose slots start at s. */
 static void order_chunk(struct orders *o, int64_t s, const struct mpqc_columns *c, unsigned first,
                         unsigned nv)
 {
     unsigned L = c->lanes[first];
-    bool interleaved = c->interleaved;
-    for (unsigned v = 0; v < nv; v++) {
-        for (unsigned l = 0; l < c->lanes[first + v]; l++) {
-            unsigned j = l / 4, i = l % 4;
-            int64_t channel = s + (interleaved ? 16 * j + 4 * v + i : L * v + l);
-            int64_t packed = nv == 1 ? l : 2 * L * (v / 2) + 8 * j + 4 * (v % 2) + i;
-            o->of32[s + L * v + l] = channel;
-            o->of16[s + packed] = channel;
+    bool windows = mpqc_epilogue_windows(c, first, nv);
+    bool ordered = mpqc_epilogue_ordered(c, first, nv);
+    for (unsigned l = 0; windows && l < nv * L; l += 2) o->even[s + l] = true;
+    if (nv == 1) return;
+    for (unsigned p = 0; p < (nv + 1) / 2; p++) {
+        for (unsigned i = 0; i < 2 * L; i++) {
+            struct mpqc_word w = mpqc_epilogue_word(windows, p, i);
+            int64_t slot = s + L * w.vector + w.lane;
+            if (w.vector >= nv || w.lane >= c->lanes[first + w.vector]) continue;
+            int64_t channel = ordered ? s + mpqc_epilogue_word_channel(p, i) : slot;
+            o->of32[slot] = channel;
+            o->of16[s + 2 * L * p + i] = channel;
         }
     }
 }
@@ -75,7 +117,8 @@ static bool make_orders(struct mpqc_emit_cx *e, const struct mpqc_type *y,
     o->copies = n_use > 0 && use[0].columns.paired ? 2 : 1;
     o->of32 = MPQC_NEW_ARRAY(&e->scratch, int64_t, (size_t)(o->slots * o->copies));
     o->of16 = MPQC_NEW_ARRAY(&e->scratch, int64_t, (size_t)(o->slots * o->copies));
-    if (!o->of32 || !o->of16) return false;
+    o->even = MPQC_NEW_ARRAY(&e->scratch, bool, (size_t)o->slots);
+    if (!o->of32 || !o->of16 || !o->even) return false;
     for (int64_t s = 0; s < o->slots * o->copies; s++) o->of32[s] = o->of16[s] = s / o->copies;
     for (uint32_t u = 0; u < n_use; u++) {
         const struct mpqc_columns *c = &use[u].columns;
@@ -236,6 +279,8 @@ static mpqc_status add_shift(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
     for (int64_t s = 0; s < entries; s++)
         if (o->of32[s] < channels) v[s] = from[o->of32[s] % o->period];
     for (int64_t s = 0; s < entries && e->target->isa->upper16; s++) v[s] = 16 - v[s];
+    for (int64_t s = 0; s < o->slots; s++)
+        if (o->even[s]) v[s] = v[s + 1] = e->target->isa->window_at(v[s], v[s + 1]);
     ep->shift_op = add_i32(e, code, "shift", v, entries);
     return MPQC_OK;
 }
@@ -316,6 +361,24 @@ mpqc_status mpqc_epilogue_make(struct mpqc_emit_cx *e, const struct mpqc_kernel 
     add_key(ep, key);
     *out = ep;
     return MPQC_OK;
+}
+
+bool mpqc_epilogue_fits(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
+                        const int64_t *least, const int64_t *most, int64_t channels)
+{
+    const struct mpqc_node *n = NULL;
+    for (uint32_t i = 0; i < k->n_nodes && (!n || n->op != MPQC_OP_REQUANT); i++)
+        n = mpqc_node_at(e->graph, k->nodes[i]);
+    if (!n || n->op != MPQC_OP_REQUANT || !e->target->isa->window16) return false;
+    const struct mpqc_value *shift = mpqc_value_at(e->graph, n->in[1]);
+    int64_t all = mpqc_type_count(&shift->type);
+    if (shift->type.rank == 3) return false;
+    for (int64_t c = 0; c < channels; c++) {
+        int32_t s = ((const int32_t *)shift->data)[c % all];
+        int64_t end = (int64_t)1 << (15 + s);
+        if (s > 16 || least[c] + half(s) < -end || most[c] + half(s) >= end) return false;
+    }
+    return true;
 }
 
 bool mpqc_epilogue_by_position(const struct mpqc_epilogue *ep)

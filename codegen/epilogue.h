@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
- * Inside of an epilogue: shared by epilogue.c (reads the plan) and
- * epilogue_store.c (emits code).
+ * Inside of an epilogue: shared by epilogue.c (reads the plan),
+ * epilogue_load.c and epilogue_store.c (emit code).
  */
 #ifndef MPQC_CODEGEN_EPILOGUE_H
 #define MPQC_CODEGEN_EPILOGUE_H
@@ -42,5 +42,24 @@ struct mpqc_epilogue {
  * packed together: how many belong to the chunk that starts at vector v.  With a wide tail
  * the last of them may be narrower, and there may be 3, which are finished like 4. */
 unsigned mpqc_epilogue_chunk(const struct mpqc_columns *c, unsigned v);
+
+/* Is the chunk of nv vectors from `first` on interleaved? */
+bool mpqc_epilogue_ordered(const struct mpqc_columns *c, unsigned first, unsigned nv);
+
+/* Is the chunk of nv vectors from `first` on shifted by struct mpqc_isa.window16? */
+bool mpqc_epilogue_windows(const struct mpqc_columns *c, unsigned first, unsigned nv);
+
+/* Where element i of the p-th 16-bit vector of a chunk comes from: a lane of one of two vectors,
+ * in the order of pack16, or of window16. */
+struct mpqc_word {
+    unsigned vector, lane;
+};
+struct mpqc_word mpqc_epilogue_word(bool windows, unsigned p, unsigned i);
+/* Its channel in an interleaved chunk: words, and so bytes, are in order. */
+unsigned mpqc_epilogue_word_channel(unsigned p, unsigned i);
+
+/* Element `channel + plus` of an array of `bytes`-sized elements. */
+LLVMValueRef mpqc_epilogue_element(struct mpqc_emit_cx *, LLVMValueRef base, LLVMValueRef channel,
+                                   int64_t bytes, int64_t plus);
 
 #endif

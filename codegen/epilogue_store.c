@@ -1,128 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The epilogue, part 2: from accumulators to stored bytes.  Follows ir/dyadic.h step by
+ * The epilogue, part 3: from accumulators to stored bytes.  Follows ir/dyadic.h step by
  * step; the rounding half of the first shift is already in the bias.
  */
 #include "codegen/epilogue.h"
-
-static LLVMValueRef operand(LLVMValueRef function, uint32_t i)
-{
-    return i == MPQC_NO_OPERAND ? NULL : LLVMGetParam(function, i);
-}
-
-void mpqc_epilogue_bind(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, LLVMValueRef function)
-{
-    ep->out = operand(function, ep->out_op);
-    ep->bias = operand(function, ep->bias_op);
-    ep->shifts = operand(function, ep->shift_op);
-    ep->mults = operand(function, ep->mult_op);
-    ep->residual_in = operand(function, ep->residual_op);
-    ep->table = operand(function, ep->table_op);
-    ep->buffer = NULL;
-    if (ep->lut && !e->target->isa->lookup)
-        ep->buffer = mpqc_b_var(e, LLVMVectorType(e->i8, 64), "indices");
-}
-
-/* Element `channel + plus` of an array of `bytes`-sized elements. */
-static LLVMValueRef element(struct mpqc_emit_cx *e, LLVMValueRef base, LLVMValueRef channel,
-                            int64_t bytes, int64_t plus)
-{
-    LLVMValueRef at = mpqc_b_madd(e, channel, bytes, mpqc_b_i64(e, plus * bytes));
-    return mpqc_b_gep(e, base, at);
-}
-
-/* The vectors of paired columns from entry 2 * channel on. */
-static void load_paired(struct mpqc_emit_cx *e, LLVMValueRef base, LLVMTypeRef entry,
-                        unsigned bytes, unsigned lanes, unsigned n, LLVMValueRef channel,
-                        LLVMValueRef *out)
-{
-    LLVMValueRef first = element(e, base, channel, 2 * bytes, 0);
-    for (unsigned v = 0; v < n; v++)
-        out[v] = mpqc_b_load(e, LLVMVectorType(entry, lanes),
-                             mpqc_b_gep_const(e, first, bytes * lanes * v), bytes);
-}
-
-void mpqc_epilogue_bias(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
-                        const struct mpqc_columns *c, LLVMValueRef channel, LLVMValueRef *acc)
-{
-    unsigned at = 0;
-    if (c->paired) {
-        load_paired(e, ep->bias, e->i32, 4, 4, 2 * c->n, channel, acc);
-        return;
-    }
-    for (unsigned v = 0; v < c->n; v++) {
-        acc[v] = mpqc_b_load(e, LLVMVectorType(e->i32, c->lanes[v]),
-                             element(e, ep->bias, channel, 4, at), 4);
-        at += c->lanes[v];
-    }
-}
-
-void mpqc_epilogue_biases(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
-                          const struct mpqc_columns *c, LLVMValueRef channel, int64_t n,
-                          LLVMValueRef by, LLVMValueRef *from, LLVMValueRef *acc)
-{
-    LLVMValueRef base = ep->bias;
-    for (int64_t m = 0; m < n; m++) {
-        if (!*from && !by) *from = mpqc_b_opaque(e, base);
-        else *from = mpqc_b_alias(e, *from ? *from : base, by ? by : mpqc_b_i64(e, 0));
-        ep->bias = *from;
-        mpqc_epilogue_bias(e, ep, c, channel, &acc[m * c->n * (c->paired ? 2 : 1)]);
-    }
-    ep->bias = base;
-}
-
-/* Lanes of a chunk's 16-bit vectors: pairs are packed to 2L, a single 4-lane vector is
- * doubled, other single vectors keep their L. */
-static unsigned packed_lanes(unsigned nv, unsigned L)
-{
-    return nv > 1 || L == 4 ? 2 * L : L;
-}
-
-static void load_mults(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, LLVMValueRef channel)
-{
-    const struct mpqc_columns *c = &ep->columns;
-    unsigned at = 0, slot = 0;
-    if (c->paired && ep->mult_kind == MPQC_PARAM_CHANNEL) {
-        load_paired(e, ep->mults, e->i16, 2, 8, c->n, channel, ep->mult_of);
-        return;
-    }
-    for (unsigned v = 0, nv; v < c->n; v += nv) {
-        nv = mpqc_epilogue_chunk(c, v);
-        unsigned L = c->lanes[v], n = packed_lanes(nv, L);
-        for (unsigned p = 0; p < (nv + 1) / 2; p++) {
-            LLVMValueRef m;
-            if (ep->mult_kind == MPQC_PARAM_UNIFORM) {
-                m = mpqc_b_splat(e, LLVMVectorType(e->i16, n), ep->mult);
-            } else {
-                unsigned k = nv == 1 ? L : n;
-                m = mpqc_b_load(e, LLVMVectorType(e->i16, k),
-                                element(e, ep->mults, channel, 2, at + 2 * L * p), 2);
-                if (k < n) m = mpqc_b_join(e, m, m);
-            }
-            ep->mult_of[slot++] = m;
-        }
-        at += nv * L;
-    }
-}
-
-void mpqc_epilogue_columns(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,
-                           const struct mpqc_columns *c, LLVMValueRef channel)
-{
-    unsigned at = 0;
-    ep->columns = *c;
-    if (ep->mult_kind != MPQC_PARAM_POSITION) load_mults(e, ep, channel);
-    if (c->paired && ep->shift_kind == MPQC_PARAM_CHANNEL) {
-        load_paired(e, ep->shifts, e->i32, 4, 4, 2 * c->n, channel, ep->shift_of);
-        return;
-    }
-    for (unsigned v = 0; v < c->n && ep->shift_kind != MPQC_PARAM_POSITION; v++) {
-        LLVMTypeRef t = LLVMVectorType(e->i32, c->lanes[v]);
-        ep->shift_of[v] = ep->shift_kind == MPQC_PARAM_UNIFORM
-                              ? mpqc_b_splat(e, t, ep->shift)
-                              : mpqc_b_load(e, t, element(e, ep->shifts, channel, 4, at), 4);
-        at += c->lanes[v];
-    }
-}
 
 /* ---- one chunk -------------------------------------------------------------------- */
 
@@ -132,7 +13,7 @@ struct chunk {
     unsigned n_pairs;          /* 16-bit vectors */
     unsigned slot;             /* of mult_of */
     unsigned at;               /* channel, relative to the columns' first */
-    bool interleaved, paired;
+    bool ordered, windows, paired; /* ordered: an interleaved chunk of four */
     LLVMValueRef t[4];
 };
 
@@ -159,7 +40,7 @@ static LLVMValueRef shift_by_row(struct mpqc_emit_cx *e, const struct mpqc_epilo
                                  LLVMValueRef acc, LLVMValueRef row)
 {
     unsigned n = LLVMGetVectorSize(LLVMTypeOf(acc));
-    LLVMValueRef s = mpqc_b_load(e, e->i32, element(e, ep->shifts, row, 4, 0), 4);
+    LLVMValueRef s = mpqc_b_load(e, e->i32, mpqc_epilogue_element(e, ep->shifts, row, 4, 0), 4);
     LLVMValueRef one = mpqc_b_i32(e, 1);
     LLVMValueRef half = LLVMBuildLShr(e->b, LLVMBuildShl(e->b, one, s, ""), one, "");
     acc = LLVMBuildAdd(e->b, acc, mpqc_b_broadcast(e, half, n), "");
@@ -185,14 +66,17 @@ static LLVMValueRef widened(struct mpqc_emit_cx *e, LLVMValueRef v, unsigned n)
     return mpqc_b_shuffle(e, v, LLVMGetPoison(LLVMTypeOf(v)), order, n);
 }
 
-/* pack16 of vectors va and vb of the columns, shifted, as vectors of so many lanes. */
+/* pack16 (or window16) of vectors va and vb of the columns, shifted, as vectors of so many
+ * lanes. */
 static LLVMValueRef shift_pair(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep,
-                               unsigned lanes, unsigned va, LLVMValueRef a, unsigned vb,
-                               LLVMValueRef b, LLVMValueRef row)
+                               bool windows, unsigned lanes, unsigned va, LLVMValueRef a,
+                               unsigned vb, LLVMValueRef b, LLVMValueRef row)
 {
     const struct mpqc_isa *isa = e->target->isa;
     if (isa->shift16 && ep->shift_kind == MPQC_PARAM_UNIFORM)
         return isa->shift16(e, a, b, ep->shift);
+    if (windows)
+        return isa->window16(e, a, va == vb ? NULL : b, ep->shift_of[va], ep->shift_of[vb]);
     if (isa->upper16 && ep->shift_kind == MPQC_PARAM_CHANNEL)
         return isa->upper16(e, a, b, ep->shift_of[va], ep->shift_of[vb]);
     a = widened(e, shift(e, ep, va, a, row), lanes);
@@ -202,35 +86,26 @@ static LLVMValueRef shift_pair(struct mpqc_emit_cx *e, const struct mpqc_epilogu
 static void shift_and_pack(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep,
                            struct chunk *k, const LLVMValueRef *acc, LLVMValueRef row)
 {
-    if (k->nv == 1 && k->lanes > 4) {
-        LLVMValueRef s = shift(e, ep, k->first, acc[k->first], row);
-        s = call2(e, "llvm.smax", s, splat_like(e, s, INT16_MIN));
-        s = call2(e, "llvm.smin", s, splat_like(e, s, INT16_MAX));
-        k->t[0] = LLVMBuildTrunc(e->b, s, LLVMVectorType(e->i16, k->lanes), "");
-        return;
-    }
     unsigned copies = k->paired ? 2 : 1, first = copies * k->first;
     for (unsigned p = 0; p < k->n_pairs; p++) {
         unsigned a = first + 2 * p, b = 2 * p + 1 < copies * k->nv ? a + 1 : a;
-        k->t[p] = shift_pair(e, ep, k->lanes, a, acc[a], b, acc[b], row);
+        k->t[p] = shift_pair(e, ep, k->windows, k->lanes, a, acc[a], b, acc[b], row);
     }
 }
 
 static LLVMValueRef mult_by_row(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, unsigned n,
                                 LLVMValueRef row)
 {
-    LLVMValueRef m = mpqc_b_load(e, e->i32, element(e, ep->mults, row, 4, 0), 4);
+    LLVMValueRef m = mpqc_b_load(e, e->i32, mpqc_epilogue_element(e, ep->mults, row, 4, 0), 4);
     return mpqc_b_broadcast(e, LLVMBuildTrunc(e->b, m, e->i16, ""), n);
 }
 
 /* Which of the chunk's channels is in element i of 16-bit vector p. */
 static int packed_channel(const struct chunk *k, unsigned p, unsigned i)
 {
-    unsigned L = k->lanes;
-    if (k->nv == 1) return (int)(i % L);
-    unsigned j = i / 8, v = i / 4 % 2;
-    return (int)(k->interleaved ? 16 * j + 4 * (2 * p + v) + i % 4
-                                : 2 * L * p + L * v + 4 * j + i % 4);
+    if (k->ordered) return (int)mpqc_epilogue_word_channel(p, i);
+    struct mpqc_word w = mpqc_epilogue_word(k->windows, p, i);
+    return (int)((k->nv == 1 ? 0 : k->lanes * w.vector) + w.lane);
 }
 
 /* What mpqc_rescale, or mpqc_mulhrs of an i16, multiplies. */
@@ -349,11 +224,6 @@ static void add_zero(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, str
 /* 16-bit vectors, zero point added -> bytes in order. */
 static LLVMValueRef narrow(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, struct chunk *k)
 {
-    if (k->nv == 1 && k->lanes > 4) { /* no pack: in order already */
-        LLVMValueRef t = call2(e, "llvm.smax", k->t[0], splat_like(e, k->t[0], ep->lo));
-        t = call2(e, "llvm.smin", t, splat_like(e, t, ep->hi));
-        return LLVMBuildTrunc(e->b, t, LLVMVectorType(e->i8, k->n), "");
-    }
     LLVMValueRef packed = pack_bytes(e, ep, k->t[0], k->t[k->n_pairs - 1]);
     /* 16-byte part j of the result: 8 bytes of the first vector, 8 of the second. */
     int order[64];
@@ -466,12 +336,13 @@ static void store_chunk(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, struct
 /* The chunk that starts with vector k->first. */
 static void measure_chunk(const struct mpqc_columns *c, struct chunk *k)
 {
-    k->interleaved = c->interleaved;
     k->paired = c->paired;
     k->nv = mpqc_epilogue_chunk(c, k->first);
+    k->ordered = mpqc_epilogue_ordered(c, k->first, k->nv);
+    k->windows = mpqc_epilogue_windows(c, k->first, k->nv);
     k->lanes = c->lanes[k->first];
     k->n = (k->nv == 3 ? 4 : k->nv) * k->lanes;
-    k->n16 = k->paired ? 8 : packed_lanes(k->nv, k->lanes);
+    k->n16 = k->paired ? 8 : 2 * k->lanes;
     k->n_pairs = k->paired ? k->nv : (k->nv + 1) / 2;
 }
 
@@ -527,7 +398,8 @@ LLVMValueRef mpqc_epilogue_pack(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep
                                 LLVMValueRef *acc, LLVMValueRef row)
 {
     MPQC_ASSERT(ep->columns.interleaved && ep->columns.n == 4);
-    return shift_pair(e, ep, ep->columns.lanes[0], 2 * half, acc[0], 2 * half + 1, acc[1], row);
+    return shift_pair(e, ep, false, ep->columns.lanes[0], 2 * half, acc[0], 2 * half + 1, acc[1],
+                      row);
 }
 
 void mpqc_epilogue_store_packed(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep,

@@ -437,6 +437,23 @@ static void finish_position(struct gemm *q, LLVMValueRef *sum, LLVMValueRef posi
     mpqc_epilogue_store(q->e, q->ep, sum, position, residual, NULL);
 }
 
+/* Finishes positions as long as there are whole lines of them, and returns how many. */
+static int64_t finish_lines(struct gemm *q, LLVMValueRef position, LLVMValueRef residual)
+{
+    int64_t n = mpqc_line_positions(q->e->target->isa, q->l, q->c, q->mh, q->mw), m = 0;
+    LLVMValueRef sum[MPQC_MAX_COLUMNS];
+    if (n == 1) return 0;
+    mpqc_epilogue_repeat(q->ep, (unsigned)n);
+    for (; m + n <= q->mh * q->mw; m += n) {
+        for (int64_t i = 0; i < n; i++)
+            take_accumulators(q, m + i, NULL, &sum[i * q->c->n]);
+        finish_position(q, sum, position, residual, constant(q, m / q->mw),
+                        constant(q, m % q->mw));
+    }
+    mpqc_epilogue_columns(q->e, q->ep, q->c, q->channel);
+    return m;
+}
+
 /* Positions m and, if the tile has it, m + 1, of a form that pairs them. */
 static void finish_pair(struct gemm *q, int64_t m, LLVMValueRef position, LLVMValueRef residual)
 {
@@ -516,7 +533,8 @@ void mpqc_gemm_tile(struct gemm *q, int64_t mh, int64_t mw, LLVMValueRef x,
         finish_rolled(q, bias, position, residual);
         return;
     }
-    for (int64_t m = 0; m < mh * mw; m += paired(q)) {
+    int64_t done = finish_lines(q, position, residual);
+    for (int64_t m = done; m < mh * mw; m += paired(q)) {
         if (q->c->paired) {
             finish_pair(q, m, position, residual);
             continue;

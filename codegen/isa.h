@@ -100,6 +100,12 @@ struct mpqc_isa {
     LLVMValueRef (*upper16)(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b,
                             LLVMValueRef up_a, LLVMValueRef up_b);
     LLVMValueRef (*round8)(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b, int32_t shift);
+    /* NULL, or: 16 bits of each lane of a and b, from the bit on that `at` tells, which is made
+     * by window_at for the shifts (0..16) of an even lane and the next one, and is that of both.
+     * For each 16-byte part: [a0 a1 b0 b1 a2 a3 b2 b3].  b == NULL: a twice.  Of 16 lanes. */
+    LLVMValueRef (*window16)(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b,
+                             LLVMValueRef at_a, LLVMValueRef at_b);
+    int32_t (*window_at)(int32_t even, int32_t odd);
     /* <n x i8> indices into a 256-byte table at ptr -> <n x i8>, n = 16, 32, 64;
      * NULL: scalar loads */
     LLVMValueRef (*lookup)(struct mpqc_emit_cx *, LLVMValueRef table, LLVMValueRef index);
@@ -135,6 +141,10 @@ void mpqc_isa_vnni_prepare_x(struct mpqc_emit_cx *, LLVMValueRef x, LLVMValueRef
 void mpqc_isa_vnni_prepare_w(struct mpqc_emit_cx *, LLVMValueRef w, LLVMValueRef out[4]);
 void mpqc_isa_vnni_dot(struct mpqc_emit_cx *, LLVMValueRef *acc, const LLVMValueRef *x,
                        const LLVMValueRef *w);
+/* 16 bits of 64 at any place by vpmultishiftqb. */
+LLVMValueRef mpqc_isa_vbmi_window16(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b,
+                                    LLVMValueRef at_a, LLVMValueRef at_b);
+int32_t mpqc_isa_vbmi_window_at(int32_t even, int32_t odd);
 LLVMValueRef mpqc_isa_vbmi_lookup(struct mpqc_emit_cx *, LLVMValueRef table, LLVMValueRef index);
 
 /* The records of codegen/isa_*.c; named by rows of targets.def.  The generic one

@@ -54,6 +54,28 @@ LLVMValueRef mpqc_isa_vbmi_lookup(struct mpqc_emit_cx *e, LLVMValueRef table, LL
     return mpqc_b_part(e, r, 0, n);
 }
 
+/* Bytes 0 and 1 of the result are bits from `even` on of the 64 that two lanes are, 2 and 3 those
+ * of the second lane. */
+int32_t mpqc_isa_vbmi_window_at(int32_t even, int32_t odd)
+{
+    uint32_t e = (uint32_t)even, o = 32 + (uint32_t)odd;
+    return (int32_t)(e | (e + 8) << 8 | o << 16 | ((o + 8) & 63) << 24);
+}
+
+static LLVMValueRef windows(struct mpqc_emit_cx *e, LLVMValueRef v, LLVMValueRef at)
+{
+    LLVMValueRef args[] = {mpqc_b_as(e, at, e->i8, 64), mpqc_b_as(e, v, e->i8, 64)};
+    return mpqc_b_intrinsic(e, "llvm.x86.avx512.pmultishift.qb.512", NULL, 0, args, 2);
+}
+
+LLVMValueRef mpqc_isa_vbmi_window16(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b,
+                                    LLVMValueRef at_a, LLVMValueRef at_b)
+{
+    LLVMValueRef r = windows(e, a, at_a), odd = mpqc_b_opaque_mask(e, 0xf0f0f0f0f0f0f0f0);
+    if (b) r = LLVMBuildSelect(e->b, odd, windows(e, b, at_b), r, "");
+    return mpqc_b_as(e, r, e->i16, 32);
+}
+
 const struct mpqc_isa mpqc_isa_avx512_vnni = {
     .name = "avx512-vnni",
     .lanes = 16,
@@ -72,6 +94,8 @@ const struct mpqc_isa mpqc_isa_avx512_vnni = {
     .mulhrs = mpqc_isa_x86_mulhrs,
     .pack16 = mpqc_isa_x86_pack16,
     .pack8 = mpqc_isa_x86_pack8,
+    .window16 = mpqc_isa_vbmi_window16,
+    .window_at = mpqc_isa_vbmi_window_at,
     .lookup = mpqc_isa_vbmi_lookup,
 };
 
@@ -95,5 +119,7 @@ const struct mpqc_isa mpqc_isa_amx = {
     .mulhrs = mpqc_isa_x86_mulhrs,
     .pack16 = mpqc_isa_x86_pack16,
     .pack8 = mpqc_isa_x86_pack8,
+    .window16 = mpqc_isa_vbmi_window16,
+    .window_at = mpqc_isa_vbmi_window_at,
     .lookup = mpqc_isa_vbmi_lookup,
 };

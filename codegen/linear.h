@@ -100,6 +100,11 @@ int64_t mpqc_finish_cost(int64_t m, unsigned nv, bool rolled);
 /* Panels of nv vectors, for tiles in a form or (NULL) none. */
 void mpqc_panels_make(const struct mpqc_emit_cx *, const struct mpqc_linear *,
                       const struct mpqc_form *, unsigned nv, struct mpqc_panels *);
+/* How many positions side by side of a tile of mh x mw are four whole vectors and one line in
+ * the output and in the residual, so that they are finished like one position: 4, 2, or 1: they
+ * are not. */
+int64_t mpqc_line_positions(const struct mpqc_isa *, const struct mpqc_linear *,
+                            const struct mpqc_columns *, int64_t mh, int64_t mw);
 /* The tile that e->tiles asks for, or the cheapest; shape: see struct mpqc_tile_facts. */
 void mpqc_tile_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *, uint64_t shape,
                       struct mpqc_tile *out);

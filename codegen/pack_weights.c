@@ -75,6 +75,7 @@ struct packer {
     const int8_t *w; /* the panel's first channel of the first tap */
     const int8_t *factor; /* its factor of the first group, or NULL */
     int64_t lanes, valid;
+    const struct mpqc_columns *c;
 };
 
 /* Byte `at` of step k of run r.  In w[KH,KW,IC,OC], run r of the outer loop is a row of
@@ -86,9 +87,10 @@ static int weight_at(const struct packer *p, int64_t r, int64_t k, int64_t at)
     if (wide > p->wide) wide = p->wide;
     at += (k - area) * per * p->lanes;
     int64_t i = per * area + at % (per * wide), lane = at / (per * wide);
-    if (i >= run || lane >= p->valid) return 0;
-    int w = p->w[(r * run + i) * p->l->groups * p->l->ocg + lane];
-    return p->factor ? w / p->factor[i / p->l->group * p->l->ocg + lane] : w;
+    int64_t channel = mpqc_columns_channel(p->c, (unsigned)lane);
+    if (i >= run || channel >= p->valid) return 0;
+    int w = p->w[(r * run + i) * p->l->groups * p->l->ocg + channel];
+    return p->factor ? w / p->factor[i / p->l->group * p->l->ocg + channel] : w;
 }
 
 /* [group][lane]; 1 where there is none. */
@@ -96,8 +98,10 @@ static int8_t *pack_factors(const struct packer *p, const struct mpqc_columns *c
 {
     int8_t *end = to + mpqc_factor_bytes(p->l, c);
     for (int64_t i = 0; p->factor && i < p->l->run; i += p->l->group)
-        for (int64_t lane = 0; lane < p->lanes; lane++)
-            *to++ = lane < p->valid ? p->factor[i / p->l->group * p->l->ocg + lane] : 1;
+        for (int64_t lane = 0; lane < p->lanes; lane++) {
+            int64_t channel = mpqc_columns_channel(c, (unsigned)lane);
+            *to++ = channel < p->valid ? p->factor[i / p->l->group * p->l->ocg + channel] : 1;
+        }
     while (to < end) *to++ = 1;
     return to;
 }
@@ -130,7 +134,7 @@ static int8_t *pack_panel(const struct mpqc_linear *l, const struct mpqc_columns
                           int64_t g, int64_t channel, int8_t *to)
 {
     struct packer p = {l, wide, l->w + g * l->ocg + channel, l->factor ? l->factor + channel : NULL,
-                       mpqc_columns_lanes(c), c->valid};
+                       mpqc_columns_lanes(c), c->valid, c};
     struct mpqc_packing form = mpqc_packing_of(l->bits);
     for (int64_t r = 0; r < l->n_outer * l->n_inner; r++) {
         for (int64_t k = 0; k < l->k4; k += form.steps) {

@@ -87,6 +87,16 @@ void mpqc_panels_make(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
     MPQC_ASSERT(left == 0);
 }
 
+/* Columns in the order in which packs leave bytes in theirs.  Vectors of 16 bytes need none;
+ * groups that share vectors have theirs. */
+static void interleave(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
+                       struct mpqc_panels *p)
+{
+    if (e->target->isa->lanes <= 4 || l->fan) return;
+    p->full.interleaved = true;
+    for (unsigned r = 0; r < p->n_rest; r++) p->rest[r].interleaved = true;
+}
+
 int64_t mpqc_cost_of_byte(const struct mpqc_emit_cx *e)
 {
     size_t weights = 0;
@@ -129,10 +139,21 @@ static int64_t all_steps(const struct mpqc_linear *l)
     return l->n_outer * l->n_inner * l->k4;
 }
 
-static int64_t tile_finish_cost(const struct mpqc_isa *isa, int64_t m,
-                                const struct mpqc_columns *c, bool rolled)
+int64_t mpqc_line_positions(const struct mpqc_isa *isa, const struct mpqc_linear *l,
+                            const struct mpqc_columns *c, int64_t mh, int64_t mw)
 {
-    int64_t dots = m * c->n, narrow = 0;
+    int64_t whole = (int64_t)c->n * isa->lanes, n = c->n == 1 ? 4 : 2;
+    if (c->n > 2 || isa->lanes <= 4 || mpqc_columns_lanes(c) < whole || c->valid < whole ||
+        l->out_col != whole || l->group || (l->res_col != 0 && l->res_col != whole))
+        return 1;
+    return mh == 1 ? (mw >= n ? n : 1) : mw % n == 0 ? n : 1;
+}
+
+static int64_t tile_finish_cost(const struct mpqc_isa *isa, const struct mpqc_linear *l,
+                                int64_t mh, int64_t mw, const struct mpqc_columns *c, bool rolled)
+{
+    int64_t m = mh * mw, dots = m * c->n, narrow = 0;
+    int64_t line = rolled ? 1 : mpqc_line_positions(isa, l, c, mh, mw);
     for (unsigned v = 0; v < c->n; v++) narrow += c->lanes[v] < isa->lanes;
     int64_t stores = c->n / 4 + (c->n >> 1 & 1) + (c->n & 1);
     if (narrow == 1 && c->wide_tail && c->n % 4 != 1) { /* goes with others */
@@ -140,7 +161,7 @@ static int64_t tile_finish_cost(const struct mpqc_isa *isa, int64_t m,
         stores = (c->n + 3) / 4;
     }
     int64_t cost = FINISH_TILE + FINISH_DOT * dots;
-    cost += m * (FINISH_STORE * stores + FINISH_NARROW * narrow);
+    cost += m * FINISH_NARROW * narrow + (m / line + m % line) * FINISH_STORE * stores;
     if (dots > FINISH_AHEAD) cost += FINISH_BEYOND * (dots - FINISH_AHEAD);
     return cost + (rolled ? FINISH_ROLLED * (dots + 2) : 0);
 }
@@ -165,10 +186,11 @@ static int64_t factors_cost(const struct mpqc_linear *l, int64_t m, unsigned nv)
 }
 
 static int64_t tile_cost(const struct mpqc_isa *isa, const struct mpqc_linear *l,
-                         const struct mpqc_form *f, int64_t m, const struct mpqc_columns *c,
-                         bool rolled)
+                         const struct mpqc_form *f, int64_t mh, int64_t mw,
+                         const struct mpqc_columns *c, bool rolled)
 {
-    int64_t finish = tile_finish_cost(isa, m, c, rolled), nv = c->n, dots = m * nv;
+    int64_t finish = tile_finish_cost(isa, l, mh, mw, c, rolled);
+    int64_t m = mh * mw, nv = c->n, dots = m * nv;
     if (f) return form_cost(f, l, m, c->n) + finish;
     int64_t x = l->fan ? dots * (isa->x_cost + SPREAD_COST) : m * isa->x_cost;
     int64_t step = dots * isa->dot_cost + x +
@@ -208,10 +230,10 @@ static int64_t schedule_cost(const struct mpqc_isa *isa, const struct mpqc_linea
         int64_t times = i == 0 ? p->n_full : 1;
         const struct mpqc_columns *c = i == 0 ? &p->full : &p->rest[i - 1];
         for (int r = 0; r < 4; r++) {
-            int64_t m = size[0][r / 2] * size[1][r % 2];
+            int64_t mh = size[0][r / 2], mw = size[1][r % 2], m = mh * mw;
             int64_t n = times * count[0][r / 2] * count[1][r % 2];
             if (m * n == 0) continue;
-            int64_t one = tile_cost(isa, l, t->form, m, c, t->rolled);
+            int64_t one = tile_cost(isa, l, t->form, mh, mw, c, t->rolled);
             cost += n * (one + (t->overlap ? OVERLAP_COST : 0)) * l->groups * l->batch;
             cost += cost_of_byte * tile_code(isa, l, t->form, m, c->n, t->rolled);
         }
@@ -386,6 +408,7 @@ static void complete(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
                      struct mpqc_tile *t)
 {
     if (!t->amx && !t->serial) {
+        interleave(e, l, &t->panels);
         int64_t dots = t->mh * t->mw * vectors_of(t);
         int64_t chains = dots * e->target->isa->acc_per_column;
         if (t->form) chains = pairs(t->form, t->mh * t->mw) * vectors_of(t) * t->form->acc;

@@ -478,6 +478,38 @@ static void test_text_forms(void **state)
     rig_close(&r);
 }
 
+/* A layer whose sums are at most 8 * 127 * 255: by shifts that leave them 15 bits, and 16. */
+#define SUMS(shift)                                                                               \
+    "graph \"g\" { input %0 : u8[6,8] quant(scale=0.5, zero=0)\n"                                  \
+    "const %1 : i8[8,64] quant(scale=0.5, zero=0) = splat 127\n"                                   \
+    "const %2 : i32[64] = splat " shift "\nconst %3 : i32[64] = splat 20000\n"                     \
+    "%4 = matmul %0, %1 @\"m\"\n%5 = requant %4, %2, %3 {scale=0.01} @\"m\"\n"                      \
+    "%6 = narrow %5 {frac=0, to=\"u8\", zero=0} @\"m\"\noutput %6 }"
+
+/* Sums that keep within 16 bits are cut out of their lanes, others saturate: 259080 >> 3 is
+ * 32385, >> 2 is more than 32767. */
+static void test_windows(void **state)
+{
+    static const struct rig_case fits = {.name = "fits", .text = SUMS("3"), .kernels = "L3"};
+    static const struct rig_case more = {.name = "more", .text = SUMS("2"), .kernels = "L3"};
+    const struct rig_case *const cases[] = {&fits, &more};
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct rig r;
+        char path[128];
+        size_t n;
+        rig_open(&r, cases[i]);
+        snprintf(path, sizeof path, "%s/m.s", r.dir);
+        rig_emit(&r, "x86-64:avx512-vnni", MPQC_EMIT_ASM, path);
+        char *text = (char *)slurp(path, &n);
+        assert_int_equal(strstr(text, "vpmultishiftqb") != NULL, cases[i] == &fits);
+        assert_int_equal(strstr(text, "vpackssdw") != NULL, cases[i] == &more);
+        free(text);
+        rig_close(&r);
+        rig_check(cases[i]);
+    }
+}
+
 static mpqc_status emit_to(struct rig *r, enum mpqc_emit emit, const char *tag, const char *path)
 {
     struct mpqc_target t;
@@ -545,7 +577,8 @@ int main(void)
         cmocka_unit_test(test_exec),       cmocka_unit_test(test_file),
         cmocka_unit_test(test_names),      cmocka_unit_test(test_refusal),
         cmocka_unit_test(test_no_float),   cmocka_unit_test(test_shares),
-        cmocka_unit_test(test_static),     cmocka_unit_test(test_text_forms),
+        cmocka_unit_test(test_windows),    cmocka_unit_test(test_static),
+        cmocka_unit_test(test_text_forms),
         cmocka_unit_test(test_tag),        cmocka_unit_test(test_unwritable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

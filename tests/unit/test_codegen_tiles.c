@@ -199,6 +199,66 @@ static void numbers_are_tiles(void **state)
 }
 
 /* A tile that does not fit the layer is not taken. */
+/* Whatever the order of lanes, each channel is in one lane, and chunks keep theirs. */
+static void check_lanes(const struct mpqc_columns *c)
+{
+    bool seen[16 * MPQC_MAX_COLUMNS] = {false};
+    unsigned lanes = mpqc_columns_lanes(c);
+    for (unsigned lane = 0; lane < lanes; lane++) {
+        unsigned channel = mpqc_columns_channel(c, lane);
+        assert_true(channel < lanes && !seen[channel]);
+        seen[channel] = true;
+        if (!c->interleaved || lane >= c->n / 4 * 4 * c->lanes[0]) assert_int_equal(channel, lane);
+    }
+}
+
+static void lanes_are_channels(void **state)
+{
+    (void)state;
+    for (unsigned n = 1; n <= 8; n++)
+        for (unsigned flags = 0; flags < 8; flags++)
+            for (unsigned lanes = 8; lanes <= 16; lanes += 8) {
+                struct mpqc_columns c = {.n = n, .interleaved = flags & 1, .windows = flags & 2};
+                for (unsigned v = 0; v < n; v++) c.lanes[v] = lanes;
+                if (flags & 4) c.lanes[n - 1] /= 2;
+                c.wide_tail = flags & 4;
+                c.valid = mpqc_columns_lanes(&c);
+                if (!(c.wide_tail && n % 4 == 0)) check_lanes(&c);
+            }
+    /* Behind two channels of a part come those of the next vector, and of the one after. */
+    struct mpqc_columns c = {.n = 4, .lanes = {16, 16, 16, 16}, .valid = 64, .interleaved = true};
+    assert_int_equal(mpqc_columns_channel(&c, 3), 3);
+    assert_int_equal(mpqc_columns_channel(&c, 4), 16);
+    assert_int_equal(mpqc_columns_channel(&c, 16), 4);
+    assert_int_equal(mpqc_columns_channel(&c, 32), 8);
+    c.windows = true;
+    assert_int_equal(mpqc_columns_channel(&c, 2), 4);
+    assert_int_equal(mpqc_columns_channel(&c, 16), 2);
+    assert_int_equal(mpqc_columns_channel(&c, 32), 8);
+}
+
+static void narrow_positions_make_lines(void **state)
+{
+    (void)state;
+    struct mpqc_linear l = layer(1, 49, 1, 32, 16, 1);
+    struct mpqc_columns c = {.n = 1, .lanes = {16}, .valid = 16};
+    l.out_col = 16;
+    assert_int_equal(mpqc_line_positions(&mpqc_isa_avx512_vnni, &l, &c, 1, 10), 4);
+    assert_int_equal(mpqc_line_positions(&mpqc_isa_avx512_vnni, &l, &c, 1, 3), 1);
+    assert_int_equal(mpqc_line_positions(&mpqc_isa_avx512_vnni, &l, &c, 2, 6), 1);
+    assert_int_equal(mpqc_line_positions(&mpqc_isa_avx512_vnni, &l, &c, 2, 8), 4);
+    assert_int_equal(mpqc_line_positions(&mpqc_isa_dotprod, &l, &c, 1, 8), 1);
+    l.res_col = 24; /* a residual that has gaps */
+    assert_int_equal(mpqc_line_positions(&mpqc_isa_avx512_vnni, &l, &c, 1, 8), 1);
+    l.res_col = 0;
+    l.out_col = 32;
+    assert_int_equal(mpqc_line_positions(&mpqc_isa_avx512_vnni, &l, &c, 1, 8), 1);
+    c = (struct mpqc_columns){.n = 2, .lanes = {16, 16}, .valid = 32};
+    assert_int_equal(mpqc_line_positions(&mpqc_isa_avx512_vnni, &l, &c, 1, 8), 2);
+    c.valid = 30; /* padding between positions */
+    assert_int_equal(mpqc_line_positions(&mpqc_isa_avx512_vnni, &l, &c, 1, 8), 1);
+}
+
 static void foreign_numbers_are_refused(void **state)
 {
     (void)state;
@@ -227,6 +287,8 @@ int main(void)
                                        cmocka_unit_test(forms_suit_the_layer),
                                        cmocka_unit_test(channels_split_into_vectors),
                                        cmocka_unit_test(numbers_are_tiles),
+                                       cmocka_unit_test(lanes_are_channels),
+                                       cmocka_unit_test(narrow_positions_make_lines),
                                        cmocka_unit_test(foreign_numbers_are_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,17 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-const struct mca_multiply mca_multiplies[] = {
-    {"usmmla", ".4s", 32, ".16b", ".16b"}, {"usdot", ".4s", 16, ".16b", ".16b"},
-    {"usdot", ".2s", 8, ".8b", ".8b"},     {"sudot", ".4s", 16, ".16b", ".4b[0]"},
-    {"sdot", ".4s", 16, ".16b", ".16b"},   {"sdot", ".2s", 8, ".8b", ".8b"},
-    {"smull", ".8h", 8, ".8b", ".8b"},     {"smull2", ".8h", 8, ".16b", ".16b"},
-    {"smlal", ".8h", 8, ".8b", ".8b"},     {"smlal2", ".8h", 8, ".16b", ".16b"},
-    {"smlal", ".4s", 4, ".4h", ".4h"},     {"smlal2", ".4s", 4, ".8h", ".8h"},
-    {"mla", ".8h", 8, ".8h", ".8h"},       {"mul", ".8h", 8, ".8h", ".8h"},
-};
-const unsigned mca_n_multiplies = MPQC_LEN(mca_multiplies);
-
 struct lines {
     char **line;
     size_t n;
@@ -58,10 +47,10 @@ static bool is_label(const char *line, const char *name, size_t n)
 }
 
 /* The label that a branch at line `at` leads back to; at itself: it is none. */
-static size_t leads_back(const struct lines *l, size_t at)
+static size_t leads_back(const struct mca_arch *arch, const struct lines *l, size_t at)
 {
     const char *s = l->line[at], *to = strstr(s, ".LBB");
-    if (*s != '\t' || !to || (s[1] != 'b' && s[1] != 'c' && s[1] != 't')) return at;
+    if (*s != '\t' || !to || !strchr(arch->branch, s[1])) return at;
     size_t n = strcspn(to, " \t\n,;/");
     for (size_t i = at; i-- > 0;) {
         if (is_label(l->line[i], to, n)) return i;
@@ -70,63 +59,142 @@ static size_t leads_back(const struct lines *l, size_t at)
     return at;
 }
 
-/* The name and the arrangement of the first operand, "sdot v0.4s, ...". */
-static bool is_multiply(const char *s, const struct mca_multiply *m)
+static bool is_multiply(const struct mca_arch *arch, const char *s, const struct mca_multiply *m)
 {
     size_t n = strlen(m->name);
-    if (strncmp(s, m->name, n) != 0 || !isspace((unsigned char)s[n])) return false;
-    const char *dot = strchr(s, '.'), *comma = strchr(s, ',');
-    return dot && comma && dot < comma && strncmp(dot, m->shape, strlen(m->shape)) == 0;
+    return strncmp(s, m->name, n) == 0 && isspace((unsigned char)s[n]) &&
+           arch->has_shape(s, m->shape);
 }
 
-static int count(const struct lines *l, size_t from, size_t to, struct mca_loop *loop)
+/* The instruction in a line, without a prefix that says how it is encoded; NULL: there is none. */
+static const char *instruction(const char *line)
+{
+    if (*line != '\t' || line[1] == '.' || line[1] == '/' || line[1] == '#') return NULL;
+    if (line[1] != '{') return line + 1;
+    line += strcspn(line, "}");
+    return *line ? line + 1 + strspn(line + 1, " \t") : NULL;
+}
+
+static int count(const struct mca_arch *arch, const struct lines *l, size_t from, size_t to,
+                 struct mca_loop *loop)
 {
     int macs = 0;
     for (size_t i = from; i <= to; i++) {
-        const char *s = l->line[i];
-        if (*s != '\t' || s[1] == '.' || s[1] == '/') continue;
-        s++;
+        const char *s = instruction(l->line[i]);
+        if (!s) continue;
         loop->instructions++;
-        loop->loads += strncmp(s, "ld", 2) == 0;
-        loop->stack += strstr(s, "[sp") != NULL;
-        for (unsigned m = 0; m < mca_n_multiplies; m++) {
-            if (!is_multiply(s, &mca_multiplies[m])) continue;
+        loop->loads += arch->loads(s);
+        loop->stack += strstr(s, arch->stack) != NULL;
+        for (unsigned m = 0; m < arch->n_multiplies; m++) {
+            if (!is_multiply(arch, s, &arch->multiplies[m])) continue;
             loop->count[m]++;
-            macs += mca_multiplies[m].macs;
+            macs += arch->multiplies[m].macs;
         }
     }
     return macs;
 }
 
-static char *join(const struct lines *l, size_t from, size_t to)
+/* Without labels, which code that is written out several times would have several times. */
+static void append(FILE *to, const struct lines *l, size_t from, size_t end)
 {
-    size_t n = 1;
-    for (size_t i = from; i <= to; i++) n += strlen(l->line[i]);
-    char *text = calloc(n, 1), *at = text;
-    for (size_t i = from; text && i <= to; i++) at = stpcpy(at, l->line[i]);
-    return text;
+    for (; from < end; from++)
+        if (*l->line[from] == '\t') fputs(l->line[from], to);
 }
 
-bool mca_find_loop(const char *path, struct mca_loop *out)
+/* Lines [from, to] make a loop. */
+struct span {
+    size_t from, to;
+};
+
+/* The innermost loop around `in`; false: there is none, or another loop is in it too. */
+static bool around(const struct mca_arch *arch, const struct lines *l, struct span in,
+                   struct span *out)
+{
+    for (size_t i = in.to + 1; i < l->n; i++) {
+        size_t head = leads_back(arch, l, i);
+        if (head == i) continue;
+        *out = (struct span){head, i};
+        if (head > in.to) return false;
+        for (i = head; i < in.from; i++)
+            if (leads_back(arch, l, i) != i) return false;
+        return true;
+    }
+    return false;
+}
+
+/* Registers that the loop's sums are in, by the last word of what multiplies. */
+static int accumulators(const struct mca_arch *arch, const struct lines *l, struct span in)
+{
+    char seen[64][8] = {{0}};
+    int n = 0;
+    for (size_t i = in.from; i <= in.to; i++) {
+        const char *s = instruction(l->line[i]), *reg = s ? strrchr(s, '%') : NULL;
+        bool sums = false;
+        for (unsigned m = 0; s && m < arch->n_multiplies; m++)
+            sums |= arch->multiplies[m].sums && is_multiply(arch, s, &arch->multiplies[m]);
+        if (!sums || !reg) continue;
+        int r = 0;
+        while (r < n && strncmp(seen[r], reg, strcspn(reg, "\n")) != 0) r++;
+        if (r == n && n < (int)MPQC_LEN(seen)) snprintf(seen[n++], 8, "%.7s", reg);
+    }
+    return n;
+}
+
+static int multiplies(const struct mca_loop *loop)
+{
+    int n = 0;
+    for (unsigned m = 0; m < MCA_MAX_MULTIPLIES; m++) n += (int)loop->count[m];
+    return n;
+}
+
+/* The tile around a loop over K of so many steps: what is before it, all its turns, what is
+ * behind.  false: there is no such thing. */
+static bool whole_tile(const struct mca_arch *arch, const struct lines *l, struct span in,
+                       int steps, struct mca_loop *out)
+{
+    struct span tile;
+    struct mca_loop all = {0};
+    int sums = accumulators(arch, l, in), once = multiplies(out);
+    size_t size;
+    if (sums == 0 || !around(arch, l, in, &tile)) return false;
+    (void)count(arch, l, tile.from, in.from - 1, &all);
+    (void)count(arch, l, in.to + 1, tile.to, &all);
+    int turns = (sums * steps - multiplies(&all)) / once;
+    for (int i = 0; i < turns; i++) (void)count(arch, l, in.from, in.to, &all);
+    FILE *text = open_memstream(&all.text, &size);
+    if (!text) return false;
+    append(text, l, tile.from, in.from);
+    for (int i = 0; i < turns; i++) append(text, l, in.from, in.to + 1);
+    append(text, l, in.to + 1, tile.to + 1);
+    if (fclose(text) != 0) return false;
+    free(out->text);
+    *out = all;
+    return true;
+}
+
+bool mca_find_loop(const struct mca_arch *arch, const char *path, int steps, struct mca_loop *out)
 {
     struct lines l;
-    size_t from = 0, to = 0, last = 0;
+    struct span in = {0};
+    size_t last = 0, size;
     int best = 0;
     if (!read_lines(path, &l)) return false;
     /* Ends come in order: no loop that multiplies lies in this one unless it ended before. */
     for (size_t i = 0; i < l.n; i++) {
-        size_t head = leads_back(&l, i);
+        size_t head = leads_back(arch, &l, i);
         if (head == i) continue;
         struct mca_loop loop = {0};
-        int macs = last <= head ? count(&l, head, i, &loop) : 0;
+        int macs = last <= head ? count(arch, &l, head, i, &loop) : 0;
         if (macs > 0) last = i;
         if (macs <= best) continue;
         best = macs;
         *out = loop;
-        from = head;
-        to = i;
+        in = (struct span){head, i};
     }
-    if (best > 0) out->text = join(&l, from, to);
+    FILE *text = best > 0 ? open_memstream(&out->text, &size) : NULL;
+    if (text) append(text, &l, in.from, in.to + 1);
+    bool ok = text && fclose(text) == 0;
+    if (ok && steps > 0) (void)whole_tile(arch, &l, in, steps, out);
     free_lines(&l);
-    return best > 0 && out->text;
+    return ok;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * How far are the inner loops of layers from what a core can multiply, in the opinion of
- * llvm-mca?  layers.c compiles, loops.c finds the loops, mca.c asks and prints.
+ * llvm-mca?  layers.c compiles, loops.c finds the loops, arch.c knows the assembly, mca.c asks
+ * and prints.
  */
 #ifndef MPQC_TESTS_MCA_H
 #define MPQC_TESTS_MCA_H
@@ -17,23 +18,39 @@ struct mca_layer {
 /* Assembly of the layer for a row of targets.def; says why not. */
 bool mca_compile(const struct mca_layer *, const char *target, const char *path);
 
-/* An instruction that multiplies: its first word and the arrangement of its result. */
+/* An instruction that multiplies.  shape: how it shows which of several of that name it is
+ * (struct mca_arch.shape); code: one that depends on no other, "#" for a register's number. */
 struct mca_multiply {
     const char *name, *shape;
     int macs;
-    const char *x, *w; /* arrangements of the factors */
+    const char *code;
+    bool sums; /* adds to its last operand, a register */
 };
-extern const struct mca_multiply mca_multiplies[];
-extern const unsigned mca_n_multiplies;
+
+/* What assembly of an architecture looks like, and what llvm-mca is to be told. */
+struct mca_arch {
+    const char *name, *triple; /* name: as in targets.def */
+    char branch[4];            /* first letters of branches, which name labels */
+    const char *stack;         /* how operands on the stack are written */
+    int registers;             /* for independent multiplications, from number 0 on */
+    const struct mca_multiply *multiplies;
+    unsigned n_multiplies;
+    /* Of an instruction without white space before it: does it load?  Has it this shape? */
+    bool (*loads)(const char *instruction);
+    bool (*has_shape)(const char *instruction, const char *shape);
+};
+extern const struct mca_arch mca_aarch64, mca_x86_64;
 #define MCA_MAX_MULTIPLIES 16
 
 /* The loop that multiplies most, with no other such loop in it. */
 struct mca_loop {
     char *text;
-    unsigned instructions, loads, stack; /* stack: loads and stores by sp */
+    unsigned instructions, loads, stack; /* stack: loads and stores there */
     unsigned count[MCA_MAX_MULTIPLIES];  /* of each kind */
 };
-/* false: the file has none.  text is to be freed. */
-bool mca_find_loop(const char *path, struct mca_loop *out);
+/* steps: 0, or of the loop over K that a 1x1 layer may have, which then is written out as often
+ * as it turns, with the rest of the tile around it.  false: the file has none.  text is to be
+ * freed. */
+bool mca_find_loop(const struct mca_arch *, const char *path, int steps, struct mca_loop *out);
 
 #endif
