@@ -114,7 +114,7 @@ static mpqc_status emit_gemm(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     padded.exact = l->exact && 4 * padded.k4 > l->run;
     l = &padded;
     LLVMValueRef w = weights(e, l, &t);
-    int32_t *bias = mpqc_linear_bias(e, l);
+    int32_t *bias = mpqc_linear_bias(e, l, t.serial ? 0 : e->target->isa->x_offset);
     struct mpqc_column_use *use = MPQC_NEW_ARRAY(&e->scratch, struct mpqc_column_use,
                                                  (size_t)t.panels.n_full + MPQC_MAX_REST);
     if (!w || !bias || !use) return MPQC_OOM(e->cx);
@@ -167,7 +167,7 @@ static mpqc_status depthwise(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
                             .res_col = l->res_col,
                             .w = l->w,
                             .once = l->once,
-                            .bias = mpqc_linear_bias(e, l)};
+                            .bias = mpqc_linear_bias(e, l, e->target->isa->x_offset)};
     if (!w.bias) return MPQC_OOM(e->cx);
     return mpqc_window_is_direct(e, &w) ? mpqc_emit_window_direct(e, k, &w, out)
                                         : mpqc_emit_window(e, k, &w, out);

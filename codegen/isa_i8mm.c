@@ -125,6 +125,7 @@ const struct mpqc_isa mpqc_isa_i8mm = {
     .x_cost = 5,
     .w_cost = 6,
     .forms = {&lanes, &matrix},
+    .counter = &mpqc_isa_arm_counter,
     .prepare_x = prepare_x,
     .prepare_w = mpqc_isa_arm_prepare_w,
     .dot = dot,

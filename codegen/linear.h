@@ -194,8 +194,9 @@ int64_t mpqc_form_steps(const struct mpqc_form *, int64_t k4);
 int8_t *mpqc_pack_weights(struct mpqc_emit_cx *, const struct mpqc_linear *,
                           const struct mpqc_panels *, const struct mpqc_form *, size_t *bytes);
 int32_t *mpqc_weight_sums(struct mpqc_emit_cx *, const struct mpqc_linear *);
-/* bias[oc] + (x_offset - zero of x) * sum of weights, wrapping. NULL: out of memory. */
-int32_t *mpqc_linear_bias(struct mpqc_emit_cx *, const struct mpqc_linear *);
+/* bias[oc] + (x_offset - zero of x) * sum of weights, wrapping. NULL: out of memory.
+ * x_offset: the ISA's, or 0 where activations are multiplied as they are. */
+int32_t *mpqc_linear_bias(struct mpqc_emit_cx *, const struct mpqc_linear *, int32_t x_offset);
 
 
 /* The residual that the kernel adds, or MPQC_NONE. */

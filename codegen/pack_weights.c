@@ -175,11 +175,11 @@ int32_t *mpqc_weight_sums(struct mpqc_emit_cx *e, const struct mpqc_linear *l)
     return sum;
 }
 
-int32_t *mpqc_linear_bias(struct mpqc_emit_cx *e, const struct mpqc_linear *l)
+int32_t *mpqc_linear_bias(struct mpqc_emit_cx *e, const struct mpqc_linear *l, int32_t x_offset)
 {
     const struct mpqc_quant *q = mpqc_value_at(e->graph, l->x)->type.quant;
     int32_t *sum = mpqc_weight_sums(e, l);
-    int32_t offset = e->target->isa->x_offset - (q ? q->zero[0] : 0);
+    int32_t offset = x_offset - (q ? q->zero[0] : 0);
     for (int64_t c = 0; sum && c < l->groups * l->ocg; c++) {
         uint32_t b = l->bias ? (uint32_t)l->bias[c] : 0;
         sum[c] = (int32_t)((uint32_t)sum[c] * (uint32_t)offset + b);

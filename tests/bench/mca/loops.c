@@ -16,6 +16,7 @@ const struct mca_multiply mca_multiplies[] = {
     {"smlal", ".8h", 8, ".8b", ".8b"},     {"smlal2", ".8h", 8, ".16b", ".16b"},
     {"smlal", ".4s", 4, ".4h", ".4h"},     {"smlal2", ".4s", 4, ".8h", ".8h"},
     {"mla", ".8h", 8, ".8h", ".8h"},       {"mul", ".8h", 8, ".8h", ".8h"},
+    {"cnt", ".16b", 128, ".16b", NULL},
 };
 const unsigned mca_n_multiplies = MPQC_LEN(mca_multiplies);
 

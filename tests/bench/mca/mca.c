@@ -14,15 +14,31 @@
 #include <string.h>
 #include <unistd.h>
 
+#define BYTES(name, ...) {name, __VA_ARGS__, 0, 0}
+#define BITS(name, ...)                                                                           \
+    {name " w2a2", __VA_ARGS__, 2, 2}, {name " w2a1", __VA_ARGS__, 2, 1},                         \
+        {name " w1a2", __VA_ARGS__, 1, 2}, {name " w1a1", __VA_ARGS__, 1, 1}
+
 static const struct mca_layer layers[] = {
-    {"3x3 64->64", 14, 64, 3, 64, 1, 1},      {"3x3 64->64 s2", 14, 64, 3, 64, 2, 1},
-    {"3x3 128->128 7x7", 7, 128, 3, 128, 1, 1}, {"1x1 64->256", 14, 64, 1, 256, 1, 1},
-    {"1x1 256->64", 14, 256, 1, 64, 1, 1},    {"1x1 24->144", 14, 24, 1, 144, 1, 1},
-    {"1x1 144->24", 14, 144, 1, 24, 1, 1},    {"1x1 960->160 7x7", 7, 960, 1, 160, 1, 1},
-    {"first 3x3 s2 3->32", 32, 3, 3, 32, 2, 1}, {"first 7x7 s2 3->64", 32, 3, 7, 64, 2, 1},
-    {"depthwise 3x3 s1", 14, 96, 3, 96, 1, 96}, {"depthwise 3x3 s2", 14, 96, 3, 96, 2, 96},
-    {"depthwise 5x5 s1", 14, 96, 5, 96, 1, 96}, {"depthwise 5x5 s2", 14, 96, 5, 96, 2, 96},
-    {"gemv 1024->1000", 1, 1024, 0, 1000, 1, 1},
+    BYTES("3x3 64->64", 14, 64, 3, 64, 1, 1),
+    BYTES("3x3 64->64 s2", 14, 64, 3, 64, 2, 1),
+    BYTES("3x3 128->128 7x7", 7, 128, 3, 128, 1, 1),
+    BYTES("1x1 64->256", 14, 64, 1, 256, 1, 1),
+    BYTES("1x1 256->64", 14, 256, 1, 64, 1, 1),
+    BYTES("1x1 24->144", 14, 24, 1, 144, 1, 1),
+    BYTES("1x1 144->24", 14, 144, 1, 24, 1, 1),
+    BYTES("1x1 960->160 7x7", 7, 960, 1, 160, 1, 1),
+    BYTES("first 3x3 s2 3->32", 32, 3, 3, 32, 2, 1),
+    BYTES("first 7x7 s2 3->64", 32, 3, 7, 64, 2, 1),
+    BYTES("depthwise 3x3 s1", 14, 96, 3, 96, 1, 96),
+    BYTES("depthwise 3x3 s2", 14, 96, 3, 96, 2, 96),
+    BYTES("depthwise 5x5 s1", 14, 96, 5, 96, 1, 96),
+    BYTES("depthwise 5x5 s2", 14, 96, 5, 96, 2, 96),
+    BYTES("gemv 1024->1000", 1, 1024, 0, 1000, 1, 1),
+    BITS("3x3 64->64", 14, 64, 3, 64, 1, 1),
+    BITS("3x3 128->128 7x7", 7, 128, 3, 128, 1, 1),
+    BITS("1x1 256->64", 14, 256, 1, 64, 1, 1),
+    BITS("gemv 1024->1000", 1, 1024, 0, 1000, 1, 1),
 };
 
 static const struct {
@@ -114,14 +130,25 @@ static bool write_file(const char *path, const char *text)
 static double rate(const struct options *o, const struct mca_multiply *m, const char *cpu,
                    const char *attributes)
 {
+    enum { N = 14 };
     char path[128], code[2048];
     struct answer answer;
     int n = 0;
-    for (int r = 0; r < 16; r++)
-        n += snprintf(code + n, sizeof code - (size_t)n, "\t%s v%d%s, v30%s, v31%s\n", m->name, r,
-                      m->shape, m->x, m->w);
+    for (int r = 0; r < N; r++)
+        if (m->w)
+            n += snprintf(code + n, sizeof code - (size_t)n, "\t%s v%d%s, v30%s, v31%s\n", m->name,
+                          r, m->shape, m->x, m->w);
+        else
+            n += snprintf(code + n, sizeof code - (size_t)n,
+                          "\tand v%d.16b, v30.16b, v31.16b\n", r + N);
+    for (int r = N; !m->w && r < 2 * N; r++)
+        n += snprintf(code + n, sizeof code - (size_t)n, "\t%s v%d%s, v%d%s\n", m->name, r, m->shape,
+                      r, m->x);
+    for (int r = 0; !m->w && r < N; r++)
+        n += snprintf(code + n, sizeof code - (size_t)n, "\tadd v%d.16b, v%d.16b, v%d.16b\n", r, r,
+                      r + N);
     snprintf(path, sizeof path, "%s/rate.s", o->work);
-    return write_file(path, code) && ask(path, cpu, attributes, &answer) ? answer.cycles / 16 : -1;
+    return write_file(path, code) && ask(path, cpu, attributes, &answer) ? answer.cycles / N : -1;
 }
 
 /* The unit's name without the core's. */
@@ -141,9 +168,15 @@ static void print_answer(const struct options *o, const struct mca_layer *l,
     else if (o->markdown)
         printf(" %.1f, %.0f %% (%s %.0f %%) |", macs / a->cycles, part, unit, busy);
     else
-        printf("%-20s %-12s %5u %5u %6u %8.1f %8.1f %6.0f %%  %-6s %3.0f %%\n", l->name, cpu,
+        printf("%-21s %-12s %5u %5u %6u %8.1f %8.1f %6.0f %%  %-6s %3.0f %%\n", l->name, cpu,
                loop->instructions, loop->loads, loop->stack, a->cycles, macs / a->cycles, part,
                unit, busy);
+}
+
+/* Where bits are counted, each pair of planes takes instructions of its own. */
+static int macs_of(const struct mca_layer *l, const struct mca_multiply *m)
+{
+    return m->w ? m->macs : m->macs / (int)(l->weight_bits * l->activation_bits);
 }
 
 static bool report(const struct options *o, const struct mca_layer *l, const struct mca_loop *loop,
@@ -159,7 +192,7 @@ static bool report(const struct options *o, const struct mca_layer *l, const str
     for (unsigned i = 0; i < mca_n_multiplies; i++) {
         if (loop->count[i] == 0) continue;
         limit += loop->count[i] * rate(o, &mca_multiplies[i], cpu, attributes);
-        macs += (int)loop->count[i] * mca_multiplies[i].macs;
+        macs += (int)loop->count[i] * macs_of(l, &mca_multiplies[i]);
     }
     if (!ok || limit <= 0) {
         fprintf(stderr, "mpqc-mca: llvm-mca-19 does not understand the loop of '%s' for %s; "
@@ -195,7 +228,7 @@ static bool one_layer(const struct options *o, const struct mca_layer *l, unsign
 static void print_head(const struct options *o, unsigned row)
 {
     if (!o->markdown) {
-        printf("%s\n%-20s %-12s instr loads  stack   cycles MAC/cycle  limit  "
+        printf("%s\n%-21s %-12s instr loads  stack   cycles MAC/cycle  limit  "
                "busiest unit\n",
                rows[row].variant, "layer", "core");
         return;

@@ -13,15 +13,17 @@
 struct mca_layer {
     const char *name;
     int size, channels, k, channels_out, stride, groups; /* k == 0: matrix by vector */
+    unsigned weight_bits, activation_bits;               /* 0: 8 */
 };
 /* Assembly of the layer for a row of targets.def; says why not. */
 bool mca_compile(const struct mca_layer *, const char *target, const char *path);
 
-/* An instruction that multiplies: its first word and the arrangement of its result. */
+/* An instruction that multiplies: its first word and the arrangement of its result.  cnt does,
+ * between an AND and an addition: 128 products of bits. */
 struct mca_multiply {
     const char *name, *shape;
     int macs;
-    const char *x, *w; /* arrangements of the factors */
+    const char *x, *w; /* arrangements of the factors; w is NULL for cnt */
 };
 extern const struct mca_multiply mca_multiplies[];
 extern const unsigned mca_n_multiplies;
