@@ -110,6 +110,7 @@ static mpqc_status emit_gemm(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     shape_key(l, key);
     if (key->failed) return MPQC_OOM(e->cx);
     mpqc_tile_choose(e, l, mpqc_content_hash(key->data, key->len), &t);
+    if (t.form && mpqc_braid(l, &padded)) l = &padded;
     padded.k4 = t.amx ? t.amx_chunks * t.amx_bytes / 4 : mpqc_form_steps(t.form, l->k4);
     padded.exact = l->exact && 4 * padded.k4 > l->run;
     l = &padded;

@@ -87,6 +87,7 @@ static int weight_at(const struct packer *p, int64_t r, int64_t k, int64_t at)
     at += (k - area) * per * p->lanes;
     int64_t i = per * area + at % (per * wide), lane = at / (per * wide);
     if (i >= run || lane >= p->valid) return 0;
+    if (p->l->braid) i = mpqc_braid_tap(p->l, i);
     int w = p->w[(r * run + i) * p->l->groups * p->l->ocg + lane];
     return p->factor ? w / p->factor[i / p->l->group * p->l->ocg + lane] : w;
 }
