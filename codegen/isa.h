@@ -94,6 +94,9 @@ struct mpqc_isa {
     /* Not 0: depthwise convolution by `dot`, eight channels at a time (window_dots.c), where so
      * many quartets of taps or weights stay in registers. */
     unsigned dots;
+    /* Not 0: in windows that window_tile.c takes, weights are loaded again behind so many
+     * quartets, not kept for all outputs, whatever registers that takes. */
+    unsigned reload;
     /* NULL, or depthwise convolution without interleaving (window_direct.c): n accumulators
      * of four channels += x0 * w0 + x1 * w1, vectors of 4 n bytes; x1 may be NULL. */
     void (*direct)(struct mpqc_emit_cx *, unsigned n, LLVMValueRef *acc, LLVMValueRef x0,

@@ -130,6 +130,7 @@ const struct mpqc_isa mpqc_isa_i8mm = {
     .prepare_w = mpqc_isa_arm_prepare_w,
     .dot = dot,
     .dots = 7,
+    .reload = 5, /* four columns of 5x5: four times rows 0 to 3, and the last ones */
     .finish = mpqc_isa_finish_one,
     .mulhrs = mpqc_isa_arm_mulhrs,
     .pack16 = mpqc_isa_arm_pack16,

@@ -80,6 +80,19 @@ static bool is_multiply(const char *s, const struct mca_multiply *m)
     return dot && comma && dot < comma && strncmp(dot, m->shape, strlen(m->shape)) == 0;
 }
 
+/* Bytes of vector registers that an instruction stores: "str q0, ...", "stp d0, d1, ...",
+ * "st1 { v0.s }[1], ...". */
+static unsigned stored_bytes(const char *s)
+{
+    static const char letters[] = "bhsdq";
+    if (strncmp(s, "st", 2) != 0 || strstr(s, "[sp")) return 0;
+    bool lane = strncmp(s, "st1", 3) == 0;
+    const char *at = lane ? strchr(s, '.') : strpbrk(s, " \t");
+    const char *letter = at && at[1] ? strchr(letters, at[1]) : NULL;
+    if (!letter) return lane && at ? 16 : 0; /* all lanes; a general register */
+    return (strncmp(s, "stp", 3) == 0 ? 2u : 1u) << (letter - letters);
+}
+
 static int count(const struct lines *l, size_t from, size_t to, struct mca_loop *loop)
 {
     int macs = 0;
@@ -90,6 +103,8 @@ static int count(const struct lines *l, size_t from, size_t to, struct mca_loop 
         loop->instructions++;
         loop->loads += strncmp(s, "ld", 2) == 0;
         loop->stack += strstr(s, "[sp") != NULL;
+        loop->stored += stored_bytes(s);
+        loop->narrowed += strncmp(s, "sqxtun", 6) == 0 || strncmp(s, "sqrshrun", 8) == 0;
         for (unsigned m = 0; m < mca_n_multiplies; m++) {
             if (!is_multiply(s, &mca_multiplies[m])) continue;
             loop->count[m]++;

@@ -173,6 +173,14 @@ static void print_answer(const struct options *o, const struct mca_layer *l,
                unit, busy);
 }
 
+/* Products of the layer in a pass that ends in stores of its results, which are bytes; else (0) all
+ * that are made are counted, and what is filled up with zeros among them. */
+static double layer_macs(const struct mca_layer *l, const struct mca_loop *loop)
+{
+    int taps = l->k == 0 ? 1 : l->k * l->k;
+    return loop->narrowed ? (double)loop->stored * taps * l->channels / l->groups : 0;
+}
+
 /* Where bits are counted, each pair of planes takes instructions of its own. */
 static int macs_of(const struct mca_layer *l, const struct mca_multiply *m)
 {
@@ -199,7 +207,8 @@ static bool report(const struct options *o, const struct mca_layer *l, const str
                         "see %s\n", l->name, cpu, path);
         return false;
     }
-    print_answer(o, l, loop, cpu, &answer, limit, macs);
+    double own = layer_macs(l, loop);
+    print_answer(o, l, loop, cpu, &answer, limit, own > 0 ? own : macs);
     return true;
 }
 

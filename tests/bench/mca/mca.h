@@ -33,6 +33,7 @@ extern const unsigned mca_n_multiplies;
 struct mca_loop {
     char *text;
     unsigned instructions, loads, stack; /* stack: loads and stores by sp */
+    unsigned stored, narrowed; /* bytes of vector registers, elsewhere; words made bytes */
     unsigned count[MCA_MAX_MULTIPLIES];  /* of each kind */
 };
 /* false: the file has none.  text is to be freed. */
