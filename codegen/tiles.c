@@ -233,6 +233,7 @@ static bool fits(const struct mpqc_isa *isa, const struct mpqc_linear *l,
         int64_t n = pairs(f, m) * (nv * f->acc + f->pair) + f->registers;
         int64_t code = mpqc_steps_code(isa, f, l->bits, all_steps(l), m, nv);
         if (code <= MPQC_UNROLL_BYTES && !l->braid) n += EARLY_WEIGHTS;
+        if (l->bits < 8) n += nv + 2;
         return l->group == 0 && m <= MPQC_FORM_POSITIONS && n <= isa->registers;
     }
     int64_t temporaries = isa->x_values > 1 ? 3 : isa->acc_per_column > 1 ? 6 : 0;
