@@ -13,9 +13,9 @@ enum { WORD = 32 };
 enum { BAND_BYTES = 16384, MOST_BAND_BYTES = 65536 };
 /* Parts that a layer should have, for threads; the rows that two bands share are made twice. */
 enum { BANDS = 8 };
-/* Tenths of a cycle: of a word's load; of 64 channels to one plane; beside mpqc_finish_cost, of
- * bringing an accumulator to its place (and bytes of code). */
-enum { LOAD_COST = 3, PLANE_COST = 25, JOIN_COST = 10, JOIN_BYTES = 12 };
+/* Tenths of a cycle: of a word's load; beside mpqc_finish_cost, of bringing an accumulator to its
+ * place (and bytes of code). */
+enum { LOAD_COST = 3, JOIN_COST = 10, JOIN_BYTES = 12 };
 
 unsigned mpqc_serial_sums(const struct mpqc_linear *l)
 {
@@ -35,11 +35,22 @@ static int64_t band_bytes(const struct mpqc_serial *q)
     return q->rows_in * q->row + sums;
 }
 
-/* Of bands of so many rows, or where positions are one line, of so many positions. */
-static void shape(struct mpqc_serial *q, const struct mpqc_linear *l, int64_t band)
+/* A word is 8 in each byte; with weights of 2 bits some are added and some are subtracted, and
+ * a sum may take two pairs of planes. */
+static int64_t longest_sum(const struct mpqc_counter *counter, const struct mpqc_linear *l)
 {
+    if (!counter->add_bytes) return 0;
+    return l->w_bits == 1 ? UINT8_MAX / 8 : INT8_MAX / 8;
+}
+
+/* Of bands of so many rows, or where positions are one line, of so many positions. */
+static void shape(struct mpqc_serial *q, const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
+                  int64_t band)
+{
+    const struct mpqc_counter *counter = e->target->isa->counter;
     bool tall = l->kh > 1, wide = l->kw > 1;
-    *q = (struct mpqc_serial){.l = l, .dh = l->dh, .dw = l->dw};
+    *q = (struct mpqc_serial){.l = l, .dh = l->dh, .dw = l->dw, .word = 4 * counter->copies};
+    q->most = longest_sum(counter, l);
     q->words = (l->icg + WORD - 1) / WORD;
     q->rows = l->flat ? 1 : band;
     q->cols = l->flat ? band : l->cols;
@@ -49,7 +60,7 @@ static void shape(struct mpqc_serial *q, const struct mpqc_linear *l, int64_t ba
     q->pitch_col = wide ? l->x_col / l->sw : l->x_col;
     q->rows_in = (q->rows - 1) * q->sh + (l->kh - 1) * l->dh + 1;
     q->cols_in = (q->cols - 1) * q->sw + (l->kw - 1) * l->dw + 1;
-    q->plane = (4 * q->words * q->cols_in + 63) / 64 * 64;
+    q->plane = (q->word * q->words * q->cols_in + 63) / 64 * 64;
     q->row = l->x_bits * q->plane;
     bool merge = l->dw == 1 || !wide;
     q->run = merge ? l->kw * q->words : q->words;
@@ -57,34 +68,44 @@ static void shape(struct mpqc_serial *q, const struct mpqc_linear *l, int64_t ba
 }
 
 /* Rows, or positions in steps of m, of a band; 0: there is no room for one. */
-static int64_t choose_band(const struct mpqc_linear *l, int64_t m)
+static int64_t choose_band(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, int64_t m)
 {
     struct mpqc_serial q;
     int64_t extent = l->flat ? l->cols : l->rows, step = l->flat && m < extent ? m : 1;
     int64_t n = (extent + BANDS - 1) / BANDS;
     n = (n + step - 1) / step * step;
-    for (shape(&q, l, n); n > step && band_bytes(&q) > BAND_BYTES; shape(&q, l, n)) n -= step;
+    for (shape(&q, e, l, n); n > step && band_bytes(&q) > BAND_BYTES; shape(&q, e, l, n))
+        n -= step;
     return band_bytes(&q) <= MOST_BAND_BYTES ? n : 0;
 }
 
 /* ---- the choice ---------------------------------------------------------------------------- */
 
-/* Registers: accumulators, weights of a step, a word of the input and what is counted. */
+/* Registers: sums, weights of a step, and what the counter takes. */
 static bool fits(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, int64_t m, unsigned nv)
 {
     int64_t acc = m * nv * mpqc_serial_sums(l);
-    return acc <= MPQC_SERIAL_VARS && acc + nv * l->w_bits + 3 <= e->target->isa->registers;
+    int64_t all = acc + nv * l->w_bits + e->target->isa->counter->registers;
+    return acc <= MPQC_SERIAL_VARS && all <= e->target->isa->registers;
+}
+
+/* How often each accumulator is brought somewhere. */
+static int64_t joins(const struct mpqc_counter *counter, const struct mpqc_linear *l, int64_t steps)
+{
+    int64_t most = longest_sum(counter, l);
+    return most ? 1 + (steps + most - 1) / most : 1;
 }
 
 /* All positions of the layer in tiles of m x the vectors of these columns. */
 static int64_t columns_cost(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
                             const struct mpqc_tile *t, const struct mpqc_columns *c)
 {
+    const struct mpqc_counter *counter = e->target->isa->counter;
     int64_t nv = c->n, steps = taps(l) * ((l->icg + WORD - 1) / WORD), cost = 0;
     for (int i = 0; i < 2; i++) {
         int64_t m = i == 0 ? t->mw : l->cols % t->mw, n = i == 0 ? l->cols / t->mw : m > 0;
-        int64_t dots = m * nv, sums = mpqc_serial_sums(l);
-        int64_t step = dots * l->w_bits * l->x_bits * e->target->isa->pair_cost +
+        int64_t dots = m * nv, sums = mpqc_serial_sums(l) * joins(counter, l, steps);
+        int64_t step = dots * l->w_bits * l->x_bits * counter->pair_cost +
                        LOAD_COST * (nv * l->w_bits + m * l->x_bits);
         cost += n * (steps * step + mpqc_finish_cost(m, c->n, false) + JOIN_COST * dots * sums);
     }
@@ -113,9 +134,10 @@ static int64_t cost_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l
                        const struct mpqc_tile *t)
 {
     struct mpqc_serial q;
-    shape(&q, l, t->band);
+    shape(&q, e, l, t->band);
     int64_t pixels = l->batch * t->units * q.rows_in * q.cols_in;
-    int64_t cost = pixels * ((l->icg + 63) / 64) * l->x_bits * PLANE_COST;
+    int64_t cost =
+        pixels * ((l->icg + 63) / 64) * l->x_bits * e->target->isa->counter->plane_cost;
     int64_t code = t->panels.n_full ? panel_code(l, t, &t->panels.full) : 0;
     cost += t->panels.n_full * columns_cost(e, l, t, &t->panels.full);
     for (unsigned r = 0; r < t->panels.n_rest; r++) {
@@ -128,7 +150,7 @@ static int64_t cost_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l
 /* Can it be done at all?  What is not in the arena is read exactly here. */
 static bool possible(const struct mpqc_emit_cx *e, const struct mpqc_linear *l)
 {
-    return e->target->isa->pair_cost > 0 && l->groups == 1 && !l->fan && l->x_bits <= 2 &&
+    return e->target->isa->counter && l->groups == 1 && !l->fan && l->x_bits <= 2 &&
            l->w_bits <= 2 && l->group == 0 && l->rows > 0 && l->cols > 0 && l->icg > 0 && l->ocg > 0;
 }
 
@@ -138,7 +160,7 @@ bool mpqc_serial_tile_of(const struct mpqc_emit_cx *e, const struct mpqc_linear 
     if (!possible(e, l) || m < 1 || m > l->cols || nv < 1 || nv > 8 || !fits(e, l, m, nv))
         return false;
     *t = (struct mpqc_tile){.serial = true, .mh = 1, .mw = m, .unroll = 1, .split = 1};
-    t->band = choose_band(l, m);
+    t->band = choose_band(e, l, m);
     if (t->band == 0) return false;
     mpqc_panels_make(e, l, NULL, nv, &t->panels);
     t->units = ((l->flat ? l->cols : l->rows) + t->band - 1) / t->band;
@@ -236,7 +258,7 @@ static void tile(struct mpqc_serial *q, const struct band *b, LLVMValueRef y, LL
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_linear *l = q->l;
     LLVMValueRef x = mpqc_b_madd(e, y, q->sh * q->row, constant(q, 0));
-    x = mpqc_b_gep(e, q->planes, mpqc_b_madd(e, col, 4 * q->sw * q->words, x));
+    x = mpqc_b_gep(e, q->planes, mpqc_b_madd(e, col, q->word * q->sw * q->words, x));
     LLVMValueRef sum = NULL;
     if (q->window_sums) {
         sum = mpqc_b_madd(e, y, 4 * q->cols, constant(q, 0));
@@ -406,6 +428,8 @@ static void make_rooms(struct mpqc_serial *q)
 {
     const struct mpqc_linear *l = q->l;
     q->planes = room(q, q->rows_in * q->row, "planes");
+    if (q->most && l->kh * q->runs * q->run > q->most)
+        q->accumulators = room(q, 16 * MPQC_SERIAL_VARS, "accumulators");
     if (l->w_bits > 1) return;
     q->pixel_sums = q->window_sums = room(q, 4 * q->rows_in * q->cols_in, "sums");
     if (taps(l) > 1) q->window_sums = room(q, 4 * q->rows * q->cols, "window.sums");
@@ -418,7 +442,7 @@ void mpqc_serial_body(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
 {
     struct mpqc_serial q;
     struct mpqc_loop loop;
-    shape(&q, l, t->band);
+    shape(&q, e, l, t->band);
     q.e = e;
     q.t = t;
     q.ep = ep;
@@ -438,7 +462,7 @@ LLVMValueRef mpqc_serial_weights(struct mpqc_emit_cx *e, const struct mpqc_linea
                                  const struct mpqc_tile *t)
 {
     struct mpqc_serial q;
-    shape(&q, l, t->band);
+    shape(&q, e, l, t->band);
     q.e = e;
     q.t = t;
     return pack(&q);

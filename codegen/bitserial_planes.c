@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Bytes of activations to planes of their bits: 64 channels are one test (vptestmb) and one
- * store of a mask for each plane.  A pixel is filled up to whole words with zeros.
+ * Bytes of activations to planes of their bits, 64 channels at a time: with AVX-512 one test
+ * (vptestmb) and one store of a mask for each plane.  A pixel is filled up to whole words with
+ * zeros.
  */
 #include "codegen/bitserial.h"
 
@@ -27,7 +28,8 @@ static LLVMValueRef load_chunk(struct mpqc_serial *q, LLVMValueRef p, int64_t n)
 {
     struct mpqc_emit_cx *e = q->e;
     LLVMTypeRef type[] = {LLVMVectorType(e->i8, CHUNK), e->ptr};
-    if (n >= CHUNK) return mpqc_b_load(e, type[0], p, 1);
+    if (n >= CHUNK || e->target->vector_bytes < CHUNK)
+        return mpqc_b_load_bytes(e, p, (unsigned)n, CHUNK, true);
     LLVMValueRef lane[CHUNK];
     for (int64_t i = 0; i < CHUNK; i++) lane[i] = LLVMConstInt(e->i1, i < n, 0);
     LLVMValueRef args[] = {p, mpqc_b_i32(e, 1), LLVMConstVector(lane, CHUNK),
@@ -35,39 +37,51 @@ static LLVMValueRef load_chunk(struct mpqc_serial *q, LLVMValueRef p, int64_t n)
     return mpqc_b_intrinsic(e, "llvm.masked.load", type, 2, args, 4);
 }
 
+/* The words of n channels, in all their copies. */
+static void store_words(struct mpqc_serial *q, LLVMValueRef bits, int64_t n, LLVMValueRef to)
+{
+    struct mpqc_emit_cx *e = q->e;
+    if (q->word == 4) {
+        mpqc_b_store(e, n <= WORD ? LLVMBuildTrunc(e->b, bits, e->i32, "") : bits, to, 4);
+        return;
+    }
+    LLVMValueRef words = LLVMBuildBitCast(e->b, bits, LLVMVectorType(e->i32, 2), "");
+    for (int32_t i = 0; WORD * i < n; i++) {
+        LLVMValueRef word = LLVMBuildExtractElement(e->b, words, mpqc_b_i32(e, i), "");
+        mpqc_b_store(e, mpqc_b_broadcast(e, word, (unsigned)q->word / 4),
+                     mpqc_b_gep_const(e, to, i * q->word), 16);
+    }
+}
+
 /* n channels at `from` to their words in all planes. */
 static void chunk(struct mpqc_serial *q, LLVMValueRef from, int64_t n, LLVMValueRef to)
 {
     struct mpqc_emit_cx *e = q->e;
+    const struct mpqc_counter *counter = e->target->isa->counter;
     LLVMValueRef v = load_chunk(q, from, n);
-    LLVMTypeRef t = LLVMTypeOf(v);
-    for (unsigned i = 0; i < q->l->x_bits; i++) {
-        LLVMValueRef bit = LLVMBuildAnd(e->b, v, mpqc_b_splat(e, t, 1 << i), "");
-        bit = LLVMBuildICmp(e->b, LLVMIntNE, bit, LLVMConstNull(t), "");
-        bit = LLVMBuildBitCast(e->b, bit, e->i64, "");
-        if (n <= WORD) bit = LLVMBuildTrunc(e->b, bit, e->i32, "");
-        mpqc_b_store(e, bit, mpqc_b_gep_const(e, to, i * q->plane), 4);
-    }
+    for (unsigned i = 0; i < q->l->x_bits; i++)
+        store_words(q, counter->plane(e, v, i, q->l->x_bits == 1), n,
+                    mpqc_b_gep_const(e, to, i * q->plane));
 }
 
 /* `bytes` channels that lie in line, also beyond one pixel. */
 static void line(struct mpqc_serial *q, LLVMValueRef from, int64_t bytes, LLVMValueRef to)
 {
     struct mpqc_emit_cx *e = q->e;
-    int64_t whole = bytes / CHUNK;
+    int64_t whole = bytes / CHUNK, words = CHUNK / WORD * q->word;
     if (whole > UNROLLED_CHUNKS) {
         struct mpqc_loop loop;
         mpqc_b_loop_begin(e, &loop, constant(q, 0), constant(q, whole), 1, "chunk");
-        chunk(q, at(q, from, loop.iv, CHUNK), CHUNK, at(q, to, loop.iv, CHUNK / 8));
+        chunk(q, at(q, from, loop.iv, CHUNK), CHUNK, at(q, to, loop.iv, words));
         mpqc_b_loop_end(e, &loop);
     } else {
         for (int64_t i = 0; i < whole; i++)
             chunk(q, mpqc_b_gep_const(e, from, i * CHUNK), CHUNK,
-                  mpqc_b_gep_const(e, to, i * CHUNK / 8));
+                  mpqc_b_gep_const(e, to, i * words));
     }
     if (bytes % CHUNK)
         chunk(q, mpqc_b_gep_const(e, from, whole * CHUNK), bytes % CHUNK,
-              mpqc_b_gep_const(e, to, whole * CHUNK / 8));
+              mpqc_b_gep_const(e, to, whole * words));
 }
 
 /* A row of `cols` pixels. */
@@ -80,7 +94,7 @@ static void row_planes(struct mpqc_serial *q, LLVMValueRef from, int64_t cols, L
     }
     struct mpqc_loop loop;
     mpqc_b_loop_begin(q->e, &loop, constant(q, 0), constant(q, cols), 1, "pixel");
-    line(q, at(q, from, loop.iv, q->pitch_col), channels, at(q, to, loop.iv, 4 * q->words));
+    line(q, at(q, from, loop.iv, q->pitch_col), channels, at(q, to, loop.iv, q->word * q->words));
     mpqc_b_loop_end(q->e, &loop);
 }
 
@@ -119,17 +133,61 @@ static LLVMValueRef plane_sum(struct mpqc_serial *q, LLVMValueRef p)
     return sum;
 }
 
-/* Of the pixels of a row, from its planes. */
-static void row_sums(struct mpqc_serial *q, LLVMValueRef planes, int64_t cols, LLVMValueRef to)
+/* Of a pixel, from its planes. */
+static LLVMValueRef planes_sum(struct mpqc_serial *q, LLVMValueRef p)
 {
     struct mpqc_emit_cx *e = q->e;
-    struct mpqc_loop loop;
-    mpqc_b_loop_begin(e, &loop, constant(q, 0), constant(q, cols), 1, "pixel.sum");
-    LLVMValueRef p = at(q, planes, loop.iv, 4 * q->words), sum = plane_sum(q, p);
+    LLVMValueRef sum = plane_sum(q, p);
     for (unsigned i = 1; i < q->l->x_bits; i++) {
         LLVMValueRef more = plane_sum(q, mpqc_b_gep_const(e, p, i * q->plane));
         sum = LLVMBuildAdd(e->b, sum, LLVMBuildShl(e->b, more, mpqc_b_i32(e, (int32_t)i), ""), "");
     }
+    return sum;
+}
+
+/* sum[lane] + codes of n channels: no byte of four added ones overflows. */
+static LLVMValueRef add_codes(struct mpqc_serial *q, LLVMValueRef from, int64_t n, LLVMValueRef sum)
+{
+    struct mpqc_emit_cx *e = q->e;
+    LLVMValueRef v = load_chunk(q, from, n), bytes = mpqc_b_part(e, v, 0, 16);
+    for (unsigned i = 16; i < n; i += 16)
+        bytes = LLVMBuildAdd(e->b, bytes, mpqc_b_part(e, v, i, 16), "");
+    return e->target->isa->counter->add_bytes(e, sum, bytes, false);
+}
+
+/* Of a pixel, from its bytes: where counts are brought from vectors, that is less than counting. */
+static LLVMValueRef codes_sum(struct mpqc_serial *q, LLVMValueRef x)
+{
+    struct mpqc_emit_cx *e = q->e;
+    LLVMTypeRef t = LLVMVectorType(e->i32, 4);
+    LLVMValueRef sum = LLVMConstNull(t);
+    int64_t whole = q->l->icg / CHUNK, rest = q->l->icg % CHUNK;
+    if (whole > UNROLLED_CHUNKS) {
+        LLVMValueRef var = mpqc_b_var(e, t, "codes");
+        struct mpqc_loop loop;
+        mpqc_b_store(e, sum, var, 16);
+        mpqc_b_loop_begin(e, &loop, constant(q, 0), constant(q, whole), 1, "chunk");
+        sum = add_codes(q, at(q, x, loop.iv, CHUNK), CHUNK, mpqc_b_load(e, t, var, 16));
+        mpqc_b_store(e, sum, var, 16);
+        mpqc_b_loop_end(e, &loop);
+        sum = mpqc_b_load(e, t, var, 16);
+    } else {
+        for (int64_t i = 0; i < whole; i++)
+            sum = add_codes(q, mpqc_b_gep_const(e, x, CHUNK * i), CHUNK, sum);
+    }
+    if (rest) sum = add_codes(q, mpqc_b_gep_const(e, x, CHUNK * whole), rest, sum);
+    return mpqc_b_intrinsic(e, "llvm.vector.reduce.add", &t, 1, &sum, 1);
+}
+
+/* Of the pixels of a row, whose bytes are at x. */
+static void row_sums(struct mpqc_serial *q, LLVMValueRef x, LLVMValueRef planes, int64_t cols,
+                     LLVMValueRef to)
+{
+    struct mpqc_emit_cx *e = q->e;
+    struct mpqc_loop loop;
+    mpqc_b_loop_begin(e, &loop, constant(q, 0), constant(q, cols), 1, "pixel.sum");
+    LLVMValueRef sum = q->most ? codes_sum(q, at(q, x, loop.iv, q->pitch_col))
+                               : planes_sum(q, at(q, planes, loop.iv, q->word * q->words));
     mpqc_b_store(e, sum, at(q, to, loop.iv, 4), 4);
     mpqc_b_loop_end(e, &loop);
 }
@@ -185,9 +243,10 @@ void mpqc_serial_planes(struct mpqc_serial *q, LLVMValueRef x, LLVMValueRef rows
     struct mpqc_loop loop;
     LLVMValueRef n = mpqc_b_madd(e, rows, q->sh, constant(q, (q->l->kh - 1) * q->dh + 1 - q->sh));
     mpqc_b_loop_begin(e, &loop, constant(q, 0), n, 1, "planes");
-    LLVMValueRef to = at(q, q->planes, loop.iv, q->row);
-    row_planes(q, at(q, x, loop.iv, q->pitch_row), cols_in, to);
-    if (q->pixel_sums) row_sums(q, to, cols_in, at(q, q->pixel_sums, loop.iv, 4 * q->cols_in));
+    LLVMValueRef to = at(q, q->planes, loop.iv, q->row), from = at(q, x, loop.iv, q->pitch_row);
+    row_planes(q, from, cols_in, to);
+    if (q->pixel_sums)
+        row_sums(q, from, to, cols_in, at(q, q->pixel_sums, loop.iv, 4 * q->cols_in));
     mpqc_b_loop_end(e, &loop);
     if (q->pixel_sums != q->window_sums) window_sums(q, rows, cols);
 }

@@ -140,10 +140,11 @@ static mpqc_status emit_gemm(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     shape_key(l, key);
     if (key->failed) return MPQC_OOM(e->cx);
     mpqc_tile_choose(e, l, mpqc_content_hash(key->data, key->len), &t);
+    if (t.form && mpqc_braid(l, &padded)) l = &padded;
     padded.k4 = t.amx ? t.amx_chunks * t.amx_bytes / 4 : mpqc_form_steps(t.form, l->k4);
     padded.exact = l->exact && 4 * padded.k4 > l->run;
     l = &padded;
-    int32_t *bias = mpqc_linear_bias(e, l);
+    int32_t *bias = mpqc_linear_bias(e, l, t.serial ? 0 : e->target->isa->x_offset);
     if (!bias || !find_windows(e, k, l, bias, &t)) return MPQC_OOM(e->cx);
     LLVMValueRef w = weights(e, l, &t);
     struct mpqc_column_use *use = MPQC_NEW_ARRAY(&e->scratch, struct mpqc_column_use,
@@ -198,7 +199,7 @@ static mpqc_status depthwise(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
                             .res_col = l->res_col,
                             .w = l->w,
                             .once = l->once,
-                            .bias = mpqc_linear_bias(e, l)};
+                            .bias = mpqc_linear_bias(e, l, e->target->isa->x_offset)};
     if (!w.bias) return MPQC_OOM(e->cx);
     return mpqc_window_is_direct(e, &w) ? mpqc_emit_window_direct(e, k, &w, out)
                                         : mpqc_emit_window(e, k, &w, out);

@@ -225,7 +225,7 @@ static mpqc_status emit_window(struct window *q, const struct mpqc_kernel *k, st
 {
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_linear *l = q->l;
-    int32_t *bias = mpqc_linear_bias(e, l);
+    int32_t *bias = mpqc_linear_bias(e, l, 0);
     LLVMValueRef w = weights(q);
     if (!bias || !w) return MPQC_OOM(e->cx);
     struct mpqc_column_use use[] = {

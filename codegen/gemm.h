@@ -33,6 +33,10 @@ void mpqc_gemm_clear(struct gemm *);
 void mpqc_gemm_run(struct gemm *, LLVMValueRef x, LLVMValueRef w);
 LLVMValueRef mpqc_gemm_sum(struct gemm *, int64_t m, unsigned v);
 
+/* gemm_braid.c: the first or second 16 bytes of all positions of the tile, of which the first is
+ * at x, to s->x, prepared. */
+void mpqc_braid_inputs(struct gemm *, LLVMValueRef x, bool second, struct mpqc_form_step *s);
+
 /* gemm_groups.c: a run whose weights are in groups.  begin: totals from the bias; run: as
  * mpqc_gemm_run, to the totals; sum: a total. */
 void mpqc_groups_begin(struct gemm *);

@@ -255,11 +255,12 @@ static void block(struct gemm *q, LLVMValueRef x, int64_t x_at, LLVMValueRef w, 
     /* Where positions overlap, LLVM would cut a short load out of a long one, by scalars. */
     if (n < f->steps && q->l->x_col < 16) x = mpqc_b_alias(e, x, constant(q, x_at));
     if (bytes == 4 * n && e->plan->place[q->l->x].space == MPQC_SPACE_ARENA) bytes = loaded;
-    for (unsigned m = 0; m < s.m; m++) {
+    for (unsigned m = 0; m < s.m && !q->l->braid; m++) {
         int64_t at = m / q->mw * q->l->x_row + m % q->mw * q->l->x_col;
         s.x[m] = mpqc_b_load_bytes(e, mpqc_b_gep_const(e, x, x_at + at), bytes, loaded, true);
     }
-    f->prepare(e, &s);
+    if (q->l->braid) mpqc_braid_inputs(q, x, x_at > 0, &s);
+    else f->prepare(e, &s);
     for (; s.step < n; s.step++) {
         LLVMValueRef *var = acc_var(q, s.step % q->t->split, 0, 0);
         struct place from = place_of(q, w, k + s.step, all);
@@ -330,7 +331,8 @@ void mpqc_gemm_run(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
     int64_t bundle = mpqc_packing_of(q->l->bits).steps, taken = q->t->form ? q->t->form->steps : 1;
     if (bundle < taken) bundle = taken;
     n = (n + bundle - 1) / bundle * bundle;
-    if (short_enough(q, k4) || whole / n < 2 || spreads(q)) { /* where a step is must be known */
+    /* where a step is must be known where groups or rows go together */
+    if (short_enough(q, k4) || whole / n < 2 || spreads(q) || q->l->braid) {
         steps(q, x, w, 0, k4);
         return;
     }

@@ -47,6 +47,20 @@ struct mpqc_form {
     LLVMValueRef (*finish)(struct mpqc_emit_cx *, LLVMValueRef *acc);
 };
 
+/* How bits are counted (bitserial.h), in one AND, one population count and one addition for each
+ * vector.  Where `add_bytes` is NULL, counts are those of lanes.  Else they are those of bytes,
+ * at most 8, and are added up in bytes; add_bytes adds the bytes of each lane to acc. */
+struct mpqc_counter {
+    /* Tenths of a cycle: of those three; of 64 channels to one plane. */
+    unsigned pair_cost, plane_cost;
+    unsigned registers; /* of a step, beside sums and weights */
+    unsigned copies; /* of each word of the activations' planes, in line: 1, or one a lane */
+    /* Bit `bit` of all bytes of <64 x i8>, as an i64; alone: no other bits are set. */
+    LLVMValueRef (*plane)(struct mpqc_emit_cx *, LLVMValueRef v, unsigned bit, bool alone);
+    LLVMValueRef (*add_bytes)(struct mpqc_emit_cx *, LLVMValueRef acc, LLVMValueRef bytes,
+                              bool is_signed);
+};
+
 /* The dot-product step.  Activations are u8, weights s8, both in groups of four along
  * K; one accumulator lane takes four products per step.  Every function works on
  * vectors of any width that the target has from 4 lanes to `lanes` (tails use narrow
@@ -70,9 +84,7 @@ struct mpqc_isa {
     unsigned dot_cost, x_cost, w_cost;
     const struct mpqc_form *forms[3]; /* that matrix products may take instead, then NULL */
     bool tiles; /* AMX: gemm_amx.c may take a layer over */
-    /* Tenths of a cycle of AND, population count and addition of one vector; 0: bitserial.c
-     * has nothing to count with */
-    unsigned pair_cost;
+    const struct mpqc_counter *counter; /* NULL: bitserial.c has nothing to count with */
     void (*prepare_x)(struct mpqc_emit_cx *, LLVMValueRef x, LLVMValueRef out[4]);
     void (*prepare_w)(struct mpqc_emit_cx *, LLVMValueRef w, LLVMValueRef out[4]);
     void (*dot)(struct mpqc_emit_cx *, LLVMValueRef *acc, const LLVMValueRef *x,
@@ -82,6 +94,9 @@ struct mpqc_isa {
     /* Not 0: depthwise convolution by `dot`, eight channels at a time (window_dots.c), where so
      * many quartets of taps or weights stay in registers. */
     unsigned dots;
+    /* Not 0: in windows that window_tile.c takes, weights are loaded again behind so many
+     * quartets, not kept for all outputs, whatever registers that takes. */
+    unsigned reload;
     /* NULL, or depthwise convolution without interleaving (window_direct.c): n accumulators
      * of four channels += x0 * w0 + x1 * w1, vectors of 4 n bytes; x1 may be NULL. */
     void (*direct)(struct mpqc_emit_cx *, unsigned n, LLVMValueRef *acc, LLVMValueRef x0,

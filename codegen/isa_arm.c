@@ -69,3 +69,57 @@ LLVMValueRef mpqc_isa_arm_round8(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMVal
     return shift_and_narrow(e, "llvm.aarch64.neon.sqrshrun", LLVMVectorType(e->i8, 8), a, b,
                             shift);
 }
+
+/* ---- bits --------------------------------------------------------------------------------- */
+
+/* Neighbours added: of 8-bit elements of two vectors, to one. */
+static LLVMValueRef add_neighbours(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b)
+{
+    LLVMTypeRef t = LLVMTypeOf(a);
+    LLVMValueRef args[] = {a, b};
+    return mpqc_b_intrinsic(e, "llvm.aarch64.neon.addp", &t, 1, args, 2);
+}
+
+/* Each byte keeps the bit that is its own among eight; three additions of neighbours bring
+ * eight of them to one byte. */
+static LLVMValueRef plane(struct mpqc_emit_cx *e, LLVMValueRef v, unsigned bit, bool alone)
+{
+    LLVMTypeRef t = LLVMVectorType(e->i8, 16);
+    LLVMValueRef own[16], place[16], part[4];
+    for (unsigned i = 0; i < 16; i++) {
+        place[i] = LLVMConstInt(e->i8, i % 8, 0);
+        own[i] = LLVMConstInt(e->i8, 1u << i % 8, 0);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        LLVMValueRef x = mpqc_b_part(e, v, 16 * i, 16);
+        if (alone && bit == 0) {
+            part[i] = LLVMBuildShl(e->b, x, LLVMConstVector(place, 16), "");
+            continue;
+        }
+        x = LLVMBuildAnd(e->b, x, mpqc_b_splat(e, t, 1 << bit), "");
+        x = LLVMBuildICmp(e->b, LLVMIntNE, x, LLVMConstNull(t), "");
+        part[i] = LLVMBuildAnd(e->b, LLVMBuildSExt(e->b, x, t, ""), LLVMConstVector(own, 16), "");
+    }
+    LLVMValueRef all = add_neighbours(e, add_neighbours(e, part[0], part[1]),
+                                      add_neighbours(e, part[2], part[3]));
+    all = mpqc_b_as(e, add_neighbours(e, all, all), e->i64, 2);
+    return LLVMBuildExtractElement(e->b, all, mpqc_b_i32(e, 0), "");
+}
+
+static LLVMValueRef add_bytes(struct mpqc_emit_cx *e, LLVMValueRef acc, LLVMValueRef bytes,
+                              bool is_signed)
+{
+    LLVMTypeRef halves[] = {LLVMVectorType(e->i16, 8), LLVMVectorType(e->i8, 16)};
+    LLVMTypeRef words[] = {LLVMVectorType(e->i32, 4), halves[0]};
+    const char *name = is_signed ? "llvm.aarch64.neon.saddlp" : "llvm.aarch64.neon.uaddlp";
+    LLVMValueRef v = mpqc_b_intrinsic(e, name, halves, 2, &bytes, 1);
+    return LLVMBuildAdd(e->b, acc, mpqc_b_intrinsic(e, name, words, 2, &v, 1), "");
+}
+
+/* and, cnt, add.  A word, and as many counts at once as hide the latency of cnt. */
+const struct mpqc_counter mpqc_isa_arm_counter = {.pair_cost = 15,
+                                                  .plane_cost = 75,
+                                                  .registers = 7,
+                                                  .copies = 4,
+                                                  .plane = plane,
+                                                  .add_bytes = add_bytes};

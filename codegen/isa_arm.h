@@ -19,6 +19,8 @@ LLVMValueRef mpqc_isa_arm_round8(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValu
                                  int32_t shift);
 LLVMValueRef mpqc_isa_arm_lookup(struct mpqc_emit_cx *, LLVMValueRef table, LLVMValueRef index);
 
+extern const struct mpqc_counter mpqc_isa_arm_counter;
+
 /* The form of dot products by a lane of four activations.  dot: acc + x . w by lanes;
  * prepare: for instance - 128. */
 typedef LLVMValueRef (*mpqc_arm_dot)(struct mpqc_emit_cx *, LLVMValueRef acc, LLVMValueRef x,

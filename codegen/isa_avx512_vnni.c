@@ -76,6 +76,19 @@ LLVMValueRef mpqc_isa_vbmi_window16(struct mpqc_emit_cx *e, LLVMValueRef a, LLVM
     return mpqc_b_as(e, r, e->i16, 32);
 }
 
+static LLVMValueRef plane(struct mpqc_emit_cx *e, LLVMValueRef v, unsigned bit, bool alone)
+{
+    LLVMTypeRef t = LLVMTypeOf(v);
+    (void)alone; /* a test of any bits is one instruction, and so is its mask */
+    LLVMValueRef b = LLVMBuildAnd(e->b, v, mpqc_b_splat(e, t, 1 << bit), "");
+    b = LLVMBuildICmp(e->b, LLVMIntNE, b, LLVMConstNull(t), "");
+    return LLVMBuildBitCast(e->b, b, e->i64, "");
+}
+
+/* A word of the input, what is counted, and the count. */
+static const struct mpqc_counter counter = {
+    .pair_cost = 15, .plane_cost = 25, .registers = 3, .copies = 1, .plane = plane};
+
 const struct mpqc_isa mpqc_isa_avx512_vnni = {
     .name = "avx512-vnni",
     .lanes = 16,
@@ -86,7 +99,7 @@ const struct mpqc_isa mpqc_isa_avx512_vnni = {
     .dot_cost = 8,
     .x_cost = 5,
     .w_cost = 6,
-    .pair_cost = 15,
+    .counter = &counter,
     .prepare_x = mpqc_isa_vnni_prepare_x,
     .prepare_w = mpqc_isa_vnni_prepare_w,
     .dot = mpqc_isa_vnni_dot,
@@ -110,7 +123,7 @@ const struct mpqc_isa mpqc_isa_amx = {
     .dot_cost = 6,
     .x_cost = 3,
     .w_cost = 3,
-    .pair_cost = 15,
+    .counter = &counter,
     .tiles = true,
     .prepare_x = mpqc_isa_vnni_prepare_x,
     .prepare_w = mpqc_isa_vnni_prepare_w,

@@ -54,6 +54,7 @@ const struct mpqc_isa mpqc_isa_dotprod = {
     .x_cost = 8,
     .w_cost = 6,
     .forms = {&lanes},
+    .counter = &mpqc_isa_arm_counter,
     .prepare_x = mpqc_isa_arm_prepare_x,
     .prepare_w = mpqc_isa_arm_prepare_w,
     .dot = dot,

@@ -181,6 +181,7 @@ const struct mpqc_isa mpqc_isa_neon = {
     .x_cost = 10,
     .w_cost = 5,
     .forms = {&fold},
+    .counter = &mpqc_isa_arm_counter,
     .prepare_x = mpqc_isa_arm_prepare_x,
     .prepare_w = mpqc_isa_arm_prepare_w,
     .dot = dot,

@@ -31,6 +31,7 @@ struct mpqc_linear {
     /* Summation: n_outer x n_inner runs of `run` bytes; each takes k4 = ceil(run / 4)
      * steps of four bytes, the last filled up with zero weights. */
     int64_t n_outer, outer_step, n_inner, inner_step, run, k4;
+    int64_t braid; /* not 0: the run is several rows (mpqc_braid); bytes of a row's end */
     unsigned bits; /* of stored weights: 8, or packed, see pack_weights.c */
     unsigned w_bits, x_bits; /* of the codes of weights and activations */
     int64_t sh, sw, dh, dw;  /* strides and dilations */
@@ -97,6 +98,11 @@ int64_t mpqc_steps_code(const struct mpqc_isa *, const struct mpqc_form *, unsig
                         int64_t steps, int64_t m, unsigned nv);
 int64_t mpqc_finish_code(unsigned nv);
 int64_t mpqc_finish_cost(int64_t m, unsigned nv, bool rolled);
+/* The layer as tiles in a form sum it, where rows of taps are so short that they go together
+ * (gemm_braid.c); false: as it is.  tap: which byte of all rows, one behind the other, is the
+ * i-th of such a run. */
+bool mpqc_braid(const struct mpqc_linear *, struct mpqc_linear *out);
+int64_t mpqc_braid_tap(const struct mpqc_linear *, int64_t i);
 /* Panels of nv vectors, for tiles in a form or (NULL) none. */
 void mpqc_panels_make(const struct mpqc_emit_cx *, const struct mpqc_linear *,
                       const struct mpqc_form *, unsigned nv, struct mpqc_panels *);
@@ -199,8 +205,9 @@ int64_t mpqc_form_steps(const struct mpqc_form *, int64_t k4);
 int8_t *mpqc_pack_weights(struct mpqc_emit_cx *, const struct mpqc_linear *,
                           const struct mpqc_panels *, const struct mpqc_form *, size_t *bytes);
 int32_t *mpqc_weight_sums(struct mpqc_emit_cx *, const struct mpqc_linear *);
-/* bias[oc] + (x_offset - zero of x) * sum of weights, wrapping. NULL: out of memory. */
-int32_t *mpqc_linear_bias(struct mpqc_emit_cx *, const struct mpqc_linear *);
+/* bias[oc] + (x_offset - zero of x) * sum of weights, wrapping. NULL: out of memory.
+ * x_offset: the ISA's, or 0 where activations are multiplied as they are. */
+int32_t *mpqc_linear_bias(struct mpqc_emit_cx *, const struct mpqc_linear *, int32_t x_offset);
 
 
 /* The residual that the kernel adds, or MPQC_NONE. */

@@ -89,6 +89,7 @@ static int weight_at(const struct packer *p, int64_t r, int64_t k, int64_t at)
     int64_t i = per * area + at % (per * wide), lane = at / (per * wide);
     int64_t channel = mpqc_columns_channel(p->c, (unsigned)lane);
     if (i >= run || channel >= p->valid) return 0;
+    if (p->l->braid) i = mpqc_braid_tap(p->l, i);
     int w = p->w[(r * run + i) * p->l->groups * p->l->ocg + channel];
     return p->factor ? w / p->factor[i / p->l->group * p->l->ocg + channel] : w;
 }
@@ -179,11 +180,11 @@ int32_t *mpqc_weight_sums(struct mpqc_emit_cx *e, const struct mpqc_linear *l)
     return sum;
 }
 
-int32_t *mpqc_linear_bias(struct mpqc_emit_cx *e, const struct mpqc_linear *l)
+int32_t *mpqc_linear_bias(struct mpqc_emit_cx *e, const struct mpqc_linear *l, int32_t x_offset)
 {
     const struct mpqc_quant *q = mpqc_value_at(e->graph, l->x)->type.quant;
     int32_t *sum = mpqc_weight_sums(e, l);
-    int32_t offset = e->target->isa->x_offset - (q ? q->zero[0] : 0);
+    int32_t offset = x_offset - (q ? q->zero[0] : 0);
     for (int64_t c = 0; sum && c < l->groups * l->ocg; c++) {
         uint32_t b = l->bias ? (uint32_t)l->bias[c] : 0;
         sum[c] = (int32_t)((uint32_t)sum[c] * (uint32_t)offset + b);

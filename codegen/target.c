@@ -223,7 +223,8 @@ double mpqc_target_rate(const struct mpqc_target *t)
 
 double mpqc_target_bit_rate(const struct mpqc_target *t)
 {
-    return t->isa->pair_cost ? 32.0 * t->isa->lanes * 10 / t->isa->pair_cost : 0;
+    const struct mpqc_counter *c = t->isa->counter;
+    return c ? 32.0 * t->isa->lanes * 10 / c->pair_cost : 0;
 }
 
 /* -mcpu= within an architecture.  A CPU's name picks the row that suits it; the code uses

@@ -254,7 +254,8 @@ static bool fits(const struct mpqc_isa *isa, const struct mpqc_linear *l,
         if (f->pair > 1 && l->groups > 1 && l->ocg % f->pair != 0) return false;
         int64_t n = pairs(f, m) * (nv * f->acc + f->pair) + f->registers;
         int64_t code = mpqc_steps_code(isa, f, l->bits, all_steps(l), m, nv);
-        if (code <= MPQC_UNROLL_BYTES) n += EARLY_WEIGHTS;
+        if (code <= MPQC_UNROLL_BYTES && !l->braid) n += EARLY_WEIGHTS;
+        if (l->bits < 8) n += nv + 2;
         return l->group == 0 && m <= MPQC_FORM_POSITIONS && n <= isa->registers;
     }
     int64_t temporaries = isa->x_values > 1 ? 3 : isa->acc_per_column > 1 ? 6 : 0;
@@ -309,9 +310,11 @@ static void try_tiles(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
 {
     const struct mpqc_isa *isa = e->target->isa;
     struct mpqc_tile t = {.form = form};
+    struct mpqc_linear braided;
     int64_t cost_of_byte = mpqc_cost_of_byte(e);
     mpqc_panels_make(e, l, form, nv, &t.panels);
     if (vectors_of(&t) < nv) return; /* there are no more */
+    if (form && mpqc_braid(l, &braided)) l = &braided;
     for (t.mh = 1; t.mh <= l->rows && t.mh <= 8; t.mh++) {
         for (t.mw = 1; t.mw <= l->cols && fits(isa, l, form, t.mh * t.mw, nv); t.mw++) {
             bool ragged = l->rows % t.mh || l->cols % t.mw;
@@ -361,12 +364,14 @@ static bool tile_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, u
 {
     const struct mpqc_isa *isa = e->target->isa;
     unsigned flags = number >> 24, nv = number >> 16 & 255, form = number >> 28;
+    struct mpqc_linear braided;
     memset(t, 0, sizeof *t);
     if (flags & TILE_SERIAL) return mpqc_serial_tile_of(e, l, number >> 8 & 255, nv, t);
     for (unsigned f = 0; f + 1 < form; f++)
         if (!isa->forms[f]) return false;
     if (form) t->form = isa->forms[form - 1];
     if (form && !t->form) return false;
+    if (form && mpqc_braid(l, &braided)) l = &braided;
     t->mh = number & 255;
     t->mw = number >> 8 & 255;
     t->overlap = flags & TILE_OVERLAP;

@@ -33,16 +33,32 @@ static LLVMValueRef *acc_var(struct mpqc_window_tile *q, int64_t t, unsigned v)
     return &q->var[(t * n_vectors(q) + v) * q->e->target->isa->acc_per_column];
 }
 
+/* Biases of all positions, [position][four vectors].  AArch64 adds nothing from memory, and copies
+ * of registers cost as much as dot products: there each is loaded by itself. */
+static void load_biases(struct mpqc_window_tile *q, LLVMValueRef *bias)
+{
+    struct mpqc_emit_cx *e = q->e;
+    int64_t positions = q->height * q->width;
+    LLVMValueRef from = NULL;
+    if (e->target->arch == MPQC_ARCH_AARCH64) {
+        mpqc_epilogue_biases(e, q->ep, &q->b->c, q->channel, positions, NULL, &from, bias);
+        return;
+    }
+    mpqc_epilogue_bias(e, q->ep, &q->b->c, q->channel, bias);
+    for (int64_t i = 4; i < 4 * positions; i++) bias[i] = bias[i - 4];
+}
+
 static void begin_accumulators(struct mpqc_window_tile *q)
 {
     struct mpqc_emit_cx *e = q->e;
     unsigned apc = e->target->isa->acc_per_column, n = n_vectors(q);
     LLVMTypeRef type = LLVMVectorType(e->i32, lanes(q));
-    LLVMValueRef bias[MPQC_MAX_COLUMNS];
-    if (apc == 1) mpqc_epilogue_bias(e, q->ep, &q->b->c, q->channel, bias);
+    LLVMValueRef bias[4 * MPQC_WINDOW_MAX_POSITIONS];
+    if (apc == 1) load_biases(q, bias);
     for (int64_t i = 0; i < q->height * q->width * n * apc; i++) {
         q->var[i] = mpqc_b_var(e, type, "acc");
-        LLVMValueRef from = apc == 1 ? bias[first_vector(q) + i % n] : LLVMConstNull(type);
+        LLVMValueRef from =
+            apc == 1 ? bias[i / n * 4 + first_vector(q) + i % n] : LLVMConstNull(type);
         LLVMBuildStore(e->b, from, q->var[i]);
     }
 }
@@ -280,11 +296,16 @@ static void unrolled(struct mpqc_window_tile *q, struct mpqc_window_origin o,
     for (unsigned i = 0; i < n; i++)
         for (int64_t t = 0; t < positions; t++)
             if (quartet[i].pattern[t] >= 0) last[t] = i;
+    LLVMValueRef w = q->w;
+    unsigned reload = q->p->w ? q->e->target->isa->reload : 0;
     for (unsigned i = 0; i < n; i++) {
+        if (reload && i % reload == 0)
+            q->w = mpqc_b_alias(q->e, w, LLVMBuildNSWAdd(q->e->b, o.position, constant(q, i), ""));
         take_quartet(q, o.x, &quartet[i]);
         for (int64_t t = 0; t < positions && !q->plan->rolled; t++)
             if (last[t] == i) finish(q, t, o, bias);
     }
+    q->w = w;
     if (q->plan->rolled) finish_rolled(q, o, bias);
 }
 

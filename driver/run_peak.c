@@ -124,6 +124,11 @@ LOOP(usdot, "arch=armv8.2-a+i8mm", TWELVE(USDOT))
     "smull v14.8h, v12.8b, v13.8b\n\tsmlal2 v14.8h, v12.16b, v13.16b\n\t"                         \
     "sadalp v" #a ".4s, v14.8h\n\t"
 LOOP(pairs_neon, "arch=armv8-a", TWELVE(PAIRS_NEON))
+/* One plane of bits by another: 128 products. */
+#define BITS_NEON(a)                                                                              \
+    "and v14.16b, v12.16b, v13.16b\n\tcnt v14.16b, v14.16b\n\t"                                 \
+    "add v" #a ".16b, v" #a ".16b, v14.16b\n\t"
+LOOP(bits_neon, "arch=armv8-a", TWELVE(BITS_NEON))
 
 #endif
 
@@ -147,6 +152,7 @@ static const struct peak_row rows[] = {
     {"aarch64:neon", "smull + smlal2 + sadalp", 12 * 16, pairs_neon},
     {"aarch64:dotprod", "sdot", 12 * 16, sdot},
     {"aarch64:i8mm", "usdot", 12 * 16, usdot},
+    {MPQC_PEAK_BITS, "and + cnt + add", 12 * 128, bits_neon},
 #endif
     {NULL, NULL, 0, NULL}};
 

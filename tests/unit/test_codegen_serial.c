@@ -13,7 +13,8 @@ static uint64_t weight_bytes(unsigned bits, const char *name)
     static struct fixture f;
     const struct test_case t = {.core = CONV, .x = {1, 7, 7, 64}, .kh = 3, .kw = 3, .oc = 64,
                                 .pad = 1, .factor = PER_CHANNEL, .frac = 2, .bits = bits,
-                                .xbits = 2};
+                                .xbits = 2, .m = 2, .nv = 1};
+    const struct mpqc_tile_request tiles = {.wish = wish, .user = &t};
     struct mpqc_target target;
     struct mpqc_codegen_facts facts;
     char path[512];
@@ -25,7 +26,8 @@ static uint64_t weight_bytes(unsigned bits, const char *name)
     snprintf(path, sizeof path, "%s/serial.%d.o", MPQC_BINARY_DIR, (int)getpid());
     assert_int_equal(mpqc_target_find(&f.cx, name, NULL, &target), MPQC_OK);
     struct mpqc_codegen_request rq = {.graph = &f.g, .plan = &f.plan, .target = &target,
-                                      .emit = MPQC_EMIT_OBJ, .path = path};
+                                      .emit = MPQC_EMIT_OBJ, .path = path,
+                                      .tiles = &tiles};
     assert_int_equal(mpqc_codegen_emit(&f.cx, &rq, &facts), MPQC_OK);
     unlink(path);
     mpqc_graph_release(&f.g);
@@ -33,7 +35,7 @@ static uint64_t weight_bytes(unsigned bits, const char *name)
     return facts.weight_bytes;
 }
 
-/* On every target, whatever the kernel; all else is alike. */
+/* On every target, bit-serial or not; all else is alike. */
 static void weights_take_their_bits(void **state)
 {
     const char *name;

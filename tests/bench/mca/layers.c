@@ -73,7 +73,10 @@ bool mca_compile(const struct mca_layer *l, const char *target, const char *path
     mpqc_graph_init(&g, NULL);
     mpqc_options_init(&options);
     options.calibration = MPQC_CALIB_MINMAX;
-    options.int_io = true;
+    /* integers from outside are bytes, whatever the layer would like */
+    options.int_io = l->activation_bits == 0;
+    if (l->weight_bits) options.weight_bits = l->weight_bits;
+    if (l->activation_bits) options.activation_bits = l->activation_bits;
     mpqc_pass_cx_init(&p, &cx, &options);
     bool ok = compile(&cx, &g, &p, l, target, path) == MPQC_OK;
     for (uint32_t i = 0; i < cx.n_diags; i++) mpqc_diag_print(&cx.diags[i], stderr);

@@ -85,6 +85,8 @@ static int count(const struct mca_arch *arch, const struct lines *l, size_t from
         loop->instructions++;
         loop->loads += arch->loads(s);
         loop->stack += strstr(s, arch->stack) != NULL;
+        loop->stored += arch->stores ? arch->stores(s) : 0;
+        loop->narrowed += arch->narrows && arch->narrows(s);
         for (unsigned m = 0; m < arch->n_multiplies; m++) {
             if (!is_multiply(arch, s, &arch->multiplies[m])) continue;
             loop->count[m]++;

@@ -17,15 +17,31 @@
 #include <string.h>
 #include <unistd.h>
 
+#define BYTES(name, ...) {name, __VA_ARGS__, 0, 0}
+#define BITS(name, ...)                                                                           \
+    {name " w2a2", __VA_ARGS__, 2, 2}, {name " w2a1", __VA_ARGS__, 2, 1},                         \
+        {name " w1a2", __VA_ARGS__, 1, 2}, {name " w1a1", __VA_ARGS__, 1, 1}
+
 static const struct mca_layer layers[] = {
-    {"3x3 64->64", 14, 64, 3, 64, 1, 1},      {"3x3 64->64 s2", 14, 64, 3, 64, 2, 1},
-    {"3x3 128->128 7x7", 7, 128, 3, 128, 1, 1}, {"1x1 64->256", 14, 64, 1, 256, 1, 1},
-    {"1x1 256->64", 14, 256, 1, 64, 1, 1},    {"1x1 24->144", 14, 24, 1, 144, 1, 1},
-    {"1x1 144->24", 14, 144, 1, 24, 1, 1},    {"1x1 960->160 7x7", 7, 960, 1, 160, 1, 1},
-    {"first 3x3 s2 3->32", 32, 3, 3, 32, 2, 1}, {"first 7x7 s2 3->64", 32, 3, 7, 64, 2, 1},
-    {"depthwise 3x3 s1", 14, 96, 3, 96, 1, 96}, {"depthwise 3x3 s2", 14, 96, 3, 96, 2, 96},
-    {"depthwise 5x5 s1", 14, 96, 5, 96, 1, 96}, {"depthwise 5x5 s2", 14, 96, 5, 96, 2, 96},
-    {"gemv 1024->1000", 1, 1024, 0, 1000, 1, 1},
+    BYTES("3x3 64->64", 14, 64, 3, 64, 1, 1),
+    BYTES("3x3 64->64 s2", 14, 64, 3, 64, 2, 1),
+    BYTES("3x3 128->128 7x7", 7, 128, 3, 128, 1, 1),
+    BYTES("1x1 64->256", 14, 64, 1, 256, 1, 1),
+    BYTES("1x1 256->64", 14, 256, 1, 64, 1, 1),
+    BYTES("1x1 24->144", 14, 24, 1, 144, 1, 1),
+    BYTES("1x1 144->24", 14, 144, 1, 24, 1, 1),
+    BYTES("1x1 960->160 7x7", 7, 960, 1, 160, 1, 1),
+    BYTES("first 3x3 s2 3->32", 112, 3, 3, 32, 2, 1),
+    BYTES("first 7x7 s2 3->64", 112, 3, 7, 64, 2, 1),
+    BYTES("depthwise 3x3 s1", 14, 96, 3, 96, 1, 96),
+    BYTES("depthwise 3x3 s2", 14, 96, 3, 96, 2, 96),
+    BYTES("depthwise 5x5 s1", 14, 96, 5, 96, 1, 96),
+    BYTES("depthwise 5x5 s2", 14, 96, 5, 96, 2, 96),
+    BYTES("gemv 1024->1000", 1, 1024, 0, 1000, 1, 1),
+    BITS("3x3 64->64", 14, 64, 3, 64, 1, 1),
+    BITS("3x3 128->128 7x7", 7, 128, 3, 128, 1, 1),
+    BITS("1x1 256->64", 14, 256, 1, 64, 1, 1),
+    BITS("gemv 1024->1000", 1, 1024, 0, 1000, 1, 1),
 };
 
 /* What llvm-mca has a wrong idea of, for one core: `instead` has the same operands and does
@@ -178,19 +194,35 @@ static bool write_file(const char *path, const char *text, const struct row *row
     return fclose(f) == 0;
 }
 
+/* One instruction, with r for "#". */
+static void write_numbered(FILE *f, const char *code, int r)
+{
+    fputc('\t', f);
+    for (; *code && *code != ';'; code++)
+        if (*code == '#') fprintf(f, "%d", r);
+        else fputc(*code, f);
+    fputc('\n', f);
+}
+
 /* Cycles of one of many independent multiplications. */
 static double rate(const struct options *o, const struct row *row, const struct core *core,
                    const struct mca_multiply *m)
 {
-    char path[128], code[2048];
+    char path[128], *code = NULL;
+    size_t size;
+    int all = row->arch->registers;
     struct answer answer;
-    int n = 0, all = row->arch->registers, name = (int)strcspn(m->code, "#");
-    for (int r = 0; r < all; r++)
-        n += snprintf(code + n, sizeof code - (size_t)n, "\t%.*s%d%s\n", name, m->code, r,
-                      m->code + name + 1);
+    FILE *f = open_memstream(&code, &size);
+    if (!f) return -1;
+    for (const char *part = m->code; *part; part += strspn(part, ";")) {
+        for (int r = 0; r < all; r++) write_numbered(f, part, r);
+        part += strcspn(part, ";");
+    }
     snprintf(path, sizeof path, "%s/rate.s", o->work);
-    return write_file(path, code, row, core) && ask(path, row, core, &answer) ? answer.cycles / all
-                                                                         : -1;
+    bool ok = fclose(f) == 0 && write_file(path, code, row, core) &&
+              ask(path, row, core, &answer);
+    free(code);
+    return ok ? answer.cycles / all : -1;
 }
 
 /* The unit's name without the core's. */
@@ -211,9 +243,23 @@ static void print_answer(const struct options *o, const struct mca_layer *l,
     else if (o->markdown)
         printf(" %.1f, %.0f %% (%s %.0f %%) |", macs / a->cycles, part, unit, busy);
     else
-        printf("%-20s %-12s %5u %5u %6u %8.1f %8.1f %6.0f %%  %-6s %3.0f %%\n", l->name, cpu,
+        printf("%-21s %-12s %5u %5u %6u %8.1f %8.1f %6.0f %%  %-6s %3.0f %%\n", l->name, cpu,
                loop->instructions, loop->loads, loop->stack, a->cycles, macs / a->cycles, part,
                unit, busy);
+}
+
+/* Products of the layer in a pass that ends in stores of its results, which are bytes; else (0) all
+ * that are made are counted, and what is filled up with zeros among them. */
+static double layer_macs(const struct mca_layer *l, const struct mca_loop *loop)
+{
+    int taps = l->k == 0 ? 1 : l->k * l->k;
+    return loop->narrowed ? (double)loop->stored * taps * l->channels / l->groups : 0;
+}
+
+/* Where bits are counted, each pair of planes takes instructions of its own. */
+static int macs_of(const struct mca_layer *l, const struct mca_multiply *m)
+{
+    return m->counts ? m->macs / (int)(l->weight_bits * l->activation_bits) : m->macs;
 }
 
 static bool report(const struct options *o, const struct mca_layer *l, const struct mca_loop *loop,
@@ -229,14 +275,15 @@ static bool report(const struct options *o, const struct mca_layer *l, const str
     for (unsigned i = 0; i < row->arch->n_multiplies; i++) {
         if (loop->count[i] == 0) continue;
         limit += loop->count[i] * rate(o, row, core, &row->arch->multiplies[i]);
-        macs += (int)loop->count[i] * row->arch->multiplies[i].macs;
+        macs += (int)loop->count[i] * macs_of(l, &row->arch->multiplies[i]);
     }
     if (!ok || limit <= 0) {
         fprintf(stderr, "mpqc-mca: llvm-mca-19 does not understand the loop of '%s' for %s; "
                         "see %s\n", l->name, core->name, path);
         return false;
     }
-    print_answer(o, l, loop, core->name, &answer, limit, macs);
+    double own = layer_macs(l, loop);
+    print_answer(o, l, loop, core->name, &answer, limit, own > 0 ? own : macs);
     return true;
 }
 
@@ -275,7 +322,7 @@ static void print_head(const struct options *o, const struct row *row)
 {
     const struct core *core;
     if (!o->markdown) {
-        printf("%s\n%-20s %-12s instr loads  stack   cycles MAC/cycle  limit  "
+        printf("%s\n%-21s %-12s instr loads  stack   cycles MAC/cycle  limit  "
                "busiest unit\n",
                row->variant, "layer", "core");
         return;
