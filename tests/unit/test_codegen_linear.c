@@ -524,10 +524,12 @@ static const char *foreign_runner(void)
     if (state == 0) {
         char command[2048];
         snprintf(path, sizeof path, "%s/foreign_runner.aarch64", MPQC_BINARY_DIR);
+        /* renamed when it is whole: another test may be running the one that is there */
         snprintf(command, sizeof command,
-                 "aarch64-linux-gnu-gcc -O1 -I%s %s/tests/unit/foreign_runner.c -o %s -ldl "
-                 "2>/dev/null && command -v qemu-aarch64 >/dev/null",
-                 MPQC_SOURCE_DIR, MPQC_SOURCE_DIR, path);
+                 "aarch64-linux-gnu-gcc -O1 -I%s %s/tests/unit/foreign_runner.c -o %s.%ld -ldl "
+                 "2>/dev/null && mv %s.%ld %s && command -v qemu-aarch64 >/dev/null",
+                 MPQC_SOURCE_DIR, MPQC_SOURCE_DIR, path, (long)getpid(), path, (long)getpid(),
+                 path);
         state = system(command) == 0 ? 1 : -1;
     }
     return state == 1 ? path : NULL;
