@@ -46,12 +46,11 @@ static void order_paired(struct orders *o, int64_t s, int64_t n)
 static void order_chunk(struct orders *o, int64_t s, const struct mpqc_columns *c, unsigned first,
                         unsigned nv)
 {
-    unsigned L = c->lanes[first];
-    bool interleaved = c->interleaved;
+    unsigned L = c->lanes[first], own = c->shared ? nv * L / c->shared : nv * L;
     for (unsigned v = 0; v < nv; v++) {
         for (unsigned l = 0; l < c->lanes[first + v]; l++) {
             unsigned j = l / 4, i = l % 4;
-            int64_t channel = s + (interleaved ? 16 * j + 4 * v + i : L * v + l);
+            int64_t channel = s + (c->interleaved ? 16 * j + 4 * v + i : L * v + l) % own;
             int64_t packed = nv == 1 ? l : 2 * L * (v / 2) + 8 * j + 4 * (v % 2) + i;
             o->of32[s + L * v + l] = channel;
             o->of16[s + packed] = channel;
