@@ -168,14 +168,19 @@ bool mpqc_place_has_halo(const struct mpqc_place *);
  * be interleaved in each chunk of four equal ones.  `windows` say that 16 bits of each sum are
  * all that counts (mpqc_epilogue_fits), and change that order, see epilogue.h.  `paired` columns
  * have two vectors of four lanes for each of `lanes`, which belong to two positions: vector
- * 2v + h holds channels 4v + 2h and the next of the first position, then of the second.
+ * 2v + h holds channels 4v + 2h and the next of the first position, then of the second.  An
+ * interleaved block of few channels may be `shared` by several positions: each has 4L / shared
+ * lanes of it, from its first channel on.
  * Parameters are stored in .rodata in the order in which the epilogue's instructions want them. */
 #define MPQC_MAX_COLUMNS 16
 #define MPQC_MAX_LANES 16 /* of 32 bits, in one vector */
+#define MPQC_MAX_SHARED 4
 struct mpqc_columns {
     unsigned n;
     unsigned lanes[MPQC_MAX_COLUMNS];
     unsigned valid; /* channels that are stored; the lanes behind are padding */
+    unsigned shared; /* 0: by nobody; else how many positions, with no residual */
+    int64_t shared_at[MPQC_MAX_SHARED]; /* theirs, in elements from the first one's */
     bool interleaved, windows, paired;
     bool wide_tail; /* nothing follows, so a last vector of fewer lanes than those before it
                        may be finished together with them, as one of theirs */

@@ -49,24 +49,23 @@ struct strip {
     LLVMValueRef first, last, from, to;
 };
 
-/* Tiles of full width in a row, the one that is moved back included; how many of them a
- * strip has at most. */
-static int64_t full_tiles(const struct window *q)
+/* Tiles of full width in a row of a block, the one that is moved back included; how many of
+ * them a strip has at most. */
+static int64_t full_tiles(const struct window *q, const struct mpqc_window_block *b)
 {
-    int64_t tile = q->plan.tile, rest = q->p->cols % tile;
-    return q->p->cols / tile + (q->plan.overlap && rest);
+    return b->cols / b->tile + (q->plan.overlap && b->cols % b->tile);
 }
 
-static int64_t strip_tiles(const struct window *q)
+static int64_t strip_tiles(const struct window *q, const struct mpqc_window_block *b)
 {
-    int64_t n = full_tiles(q), most = MAX_STRIP / (q->plan.tile * q->plan.height);
+    int64_t n = full_tiles(q, b), most = MAX_STRIP / (b->tile * q->plan.height);
     return q->plan.halves && n > most ? most : n;
 }
 
 /* Positions of a row of a strip. */
-static int64_t strip_row(const struct window *q)
+static int64_t strip_row(const struct window *q, const struct mpqc_window_block *b)
 {
-    return strip_tiles(q) * q->plan.tile;
+    return strip_tiles(q, b) * b->tile;
 }
 
 static struct mpqc_window_origin row_origin(struct window *q, LLVMValueRef u)
@@ -97,22 +96,22 @@ static LLVMValueRef packed_at(struct window *q, const struct strip *s, LLVMValue
 {
     struct mpqc_emit_cx *e = q->e;
     if (!q->plan.halves) return NULL;
-    LLVMValueRef at = mpqc_b_madd(e, LLVMBuildNSWSub(e->b, row, s->first, ""), strip_row(q), c);
-    int64_t bytes = 4 * (int64_t)q->tile.b->c.lanes[0];
-    q->tile.packed_row = strip_row(q) * bytes;
+    int64_t n = strip_row(q, q->tile.b), bytes = 4 * (int64_t)q->tile.b->c.lanes[0];
+    LLVMValueRef at = mpqc_b_madd(e, LLVMBuildNSWSub(e->b, row, s->first, ""), n, c);
+    q->tile.packed_row = n * bytes;
     return mpqc_b_gep(e, q->buffer, mpqc_b_madd(e, at, bytes, constant(q, 0)));
 }
 
 static void tiles_of_row(struct window *q, const struct strip *s, LLVMValueRef row)
 {
     struct mpqc_emit_cx *e = q->e;
-    int64_t tile = q->plan.tile, rest = q->p->cols % tile;
+    int64_t cols = q->tile.b->cols, tile = q->tile.b->tile, rest = cols % tile;
     struct mpqc_window_origin o = row_origin(q, row);
     struct mpqc_loop l;
     mpqc_b_loop_begin(e, &l, s->from, s->to, 1, "tile");
     LLVMValueRef at = mpqc_b_madd(e, l.iv, tile, constant(q, 0)), begin = at;
     if (q->plan.overlap && rest) {
-        LLVMValueRef end = constant(q, q->p->cols - tile);
+        LLVMValueRef end = constant(q, cols - tile);
         at = LLVMBuildSelect(e->b, LLVMBuildICmp(e->b, LLVMIntSLT, at, end, ""), at, end, "");
     }
     LLVMValueRef before = mpqc_b_madd(e, s->from, tile, constant(q, 0));
@@ -124,8 +123,8 @@ static void tiles_of_row(struct window *q, const struct strip *s, LLVMValueRef r
 
 static void rest_of_row(struct window *q, const struct strip *s, LLVMValueRef row)
 {
-    int64_t rest = q->p->cols % q->plan.tile;
-    LLVMValueRef at = constant(q, q->p->cols - rest);
+    int64_t cols = q->tile.b->cols, rest = cols % q->tile.b->tile;
+    LLVMValueRef at = constant(q, cols - rest);
     q->tile.packed = packed_at(q, s, row, constant(q, 0));
     q->tile.width = rest;
     mpqc_window_tile(&q->tile, move(q, row_origin(q, row), at));
@@ -166,10 +165,10 @@ static void block(struct window *q, const struct mpqc_window_block *b, LLVMValue
 {
     struct mpqc_emit_cx *e = q->e;
     struct mpqc_window_tile *t = &q->tile;
-    int64_t n = full_tiles(q), wide = strip_tiles(q);
+    int64_t n = full_tiles(q, b), wide = strip_tiles(q, b);
     struct strip s = {first, last, constant(q, 0), constant(q, n)};
     t->b = b;
-    t->channel = mpqc_b_madd(e, i, 4 * (int64_t)b->c.lanes[0], constant(q, b->first));
+    t->channel = mpqc_b_madd(e, i, mpqc_window_channels(b), constant(q, b->first));
     t->w = mpqc_b_gep(e, q->w,
                       mpqc_b_madd(e, i, b->weight_bytes, constant(q, b->weight_first)));
     struct mpqc_loop l;
@@ -182,7 +181,7 @@ static void block(struct window *q, const struct mpqc_window_block *b, LLVMValue
     }
     all_rows(q, &s, tiles_of_row);
     if (n > wide) mpqc_b_loop_end(e, &l);
-    if (q->p->cols % q->plan.tile && !q->plan.overlap) all_rows(q, &s, rest_of_row);
+    if (b->cols % b->tile && !q->plan.overlap) all_rows(q, &s, rest_of_row);
 }
 
 /* Rows that are computed for one block of channels before the next: few, so that their
@@ -190,8 +189,8 @@ static void block(struct window *q, const struct mpqc_window_block *b, LLVMValue
  * loading weights for; whole tiles. */
 static int64_t rows_together(const struct window *q)
 {
-    const struct mpqc_window *p = q->p;
-    int64_t cached = q->e->target->l1_bytes / 2, most = MAX_STRIP / strip_row(q);
+    const struct mpqc_window *p = q->p; /* the first block is the widest */
+    int64_t cached = q->e->target->l1_bytes / 2, most = MAX_STRIP / strip_row(q, q->plan.blocks);
     int64_t enough = (ENOUGH + p->cols - 1) / p->cols, height = q->plan.height, n = height;
     while (n + height <= most && (n < enough || n * p->x_row + p->kh * p->tap_row <= cached))
         n += height;
@@ -289,10 +288,12 @@ static void add_key(const struct window *q, const struct mpqc_kernel *k, struct 
                              p->kw,       p->x_first,   p->x_batch, p->x_row,    p->x_col,
                              p->tap_row,  p->tap_col,   p->out_row, p->out_col,  p->out_batch,
                              p->res_row,  p->res_batch, p->res_col, p->w != NULL, q->tile.exact};
-    mpqc_buf_printf(key, "window %u t%lldx%lld%s%s%s%s", plan->blocks[0].c.lanes[0],
+    mpqc_buf_printf(key, "window %u/%u t%lldx%lld%s%s%s%s%s", plan->blocks[0].c.lanes[0],
+                    plan->blocks[plan->n_blocks - 1].c.shared,
                     (long long)plan->height, (long long)plan->tile, plan->overlap ? "o" : "",
                     plan->rolled ? "r" : "",
-                    plan->loops ? "l" : "", plan->halves ? "h" : "");
+                    plan->loops ? "l" : "", plan->halves ? "h" : "",
+                    plan->stream ? "s" : "");
     for (size_t i = 0; i < MPQC_LEN(facts); i++)
         mpqc_buf_printf(key, " %lld", (long long)facts[i]);
     if (mpqc_place_has_halo(place))
@@ -331,7 +332,7 @@ static mpqc_status emit_body(struct window *q, const struct mpqc_kernel *k, cons
     q->w = LLVMGetParam(out->body, q->p->w ? 1 : 0);
     if (q->plan.halves) {
         LLVMTypeRef half = LLVMVectorType(e->i16, 2 * q->plan.blocks[0].c.lanes[0]);
-        int64_t n = rows_together(q) * strip_row(q);
+        int64_t n = rows_together(q) * strip_row(q, q->plan.blocks);
         q->buffer = mpqc_b_var(e, LLVMArrayType2(half, (uint64_t)n), "halves");
     }
     struct mpqc_loop l;
@@ -354,7 +355,7 @@ static mpqc_status emit(struct window *q, const struct mpqc_kernel *k, struct mp
     MPQC_TRY(add_weights(q, out));
     for (unsigned i = 0; i < q->plan.n_blocks; i++) {
         const struct mpqc_window_block *b = &q->plan.blocks[i];
-        use[i] = (struct mpqc_column_use){b->c, b->first, 4 * (int64_t)b->c.lanes[0], b->count};
+        use[i] = (struct mpqc_column_use){b->c, b->first, mpqc_window_channels(b), b->count};
     }
     add_key(q, k, key);
     MPQC_TRY(mpqc_epilogue_make(q->e, k, p->bias, p->channels, use, q->plan.n_blocks, out, key,
@@ -366,6 +367,15 @@ static mpqc_status emit(struct window *q, const struct mpqc_kernel *k, struct mp
     return out->body ? MPQC_OK : emit_body(q, k, key->data, out);
 }
 
+/* Of a table that is looked up in registers, half of it by one permute, beside its indices. */
+static int64_t table_registers(const struct mpqc_emit_cx *e, const struct mpqc_kernel *k)
+{
+    for (uint32_t i = 0; i < k->n_nodes; i++)
+        if (mpqc_node_at(e->graph, k->nodes[i])->op == MPQC_OP_LUT)
+            return 256 / e->target->vector_bytes + 1;
+    return 0;
+}
+
 mpqc_status mpqc_emit_window(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
                              const struct mpqc_window *p, struct mpqc_kernel_code *out)
 {
@@ -373,12 +383,15 @@ mpqc_status mpqc_emit_window(struct mpqc_emit_cx *e, const struct mpqc_kernel *k
     struct mpqc_window taken;
     struct mpqc_buf key;
     if (!q) return MPQC_OOM(e->cx);
-    MPQC_TRY(choose(e, k, p, &taken, &q->plan));
+    struct mpqc_window window = *p;
+    window.held = table_registers(e, k);
+    window.may_share = p->w && mpqc_kernel_residual(e, k) == MPQC_NONE;
+    MPQC_TRY(choose(e, k, &window, &taken, &q->plan));
     q->e = e;
     q->p = &taken;
     const struct mpqc_window_block *last = &q->plan.blocks[q->plan.n_blocks - 1];
     q->tile = (struct mpqc_window_tile){.e = e, .p = &taken, .plan = &q->plan};
-    q->tile.exact = last->c.valid != mpqc_columns_lanes(&last->c) &&
+    q->tile.exact = last->c.valid != mpqc_window_channels(last) &&
                     e->plan->place[p->x].space != MPQC_SPACE_ARENA;
     mpqc_buf_init(&key);
     mpqc_status status = emit(q, k, &key, out);

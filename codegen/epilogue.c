@@ -84,7 +84,7 @@ static void order_paired(struct orders *o, int64_t s, int64_t n)
 static void order_chunk(struct orders *o, int64_t s, const struct mpqc_columns *c, unsigned first,
                         unsigned nv)
 {
-    unsigned L = c->lanes[first];
+    unsigned L = c->lanes[first], own = c->shared ? nv * L / c->shared : nv * L;
     bool windows = mpqc_epilogue_windows(c, first, nv);
     bool ordered = mpqc_epilogue_ordered(c, first, nv);
     for (unsigned l = 0; windows && l < nv * L; l += 2) o->even[s + l] = true;
@@ -92,10 +92,10 @@ static void order_chunk(struct orders *o, int64_t s, const struct mpqc_columns *
     for (unsigned p = 0; p < (nv + 1) / 2; p++) {
         for (unsigned i = 0; i < 2 * L; i++) {
             struct mpqc_word w = mpqc_epilogue_word(windows, p, i);
-            int64_t slot = s + L * w.vector + w.lane;
+            int64_t at = L * w.vector + w.lane;
             if (w.vector >= nv || w.lane >= c->lanes[first + w.vector]) continue;
-            int64_t channel = ordered ? s + mpqc_epilogue_word_channel(p, i) : slot;
-            o->of32[slot] = channel;
+            int64_t channel = s + (ordered ? mpqc_epilogue_word_channel(p, i) : at) % own;
+            o->of32[s + at] = channel;
             o->of16[s + 2 * L * p + i] = channel;
         }
     }

@@ -273,6 +273,18 @@ static void clamp(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, struct
     }
 }
 
+/* Positions that share the columns: how many, and where number i goes, if the first goes to p. */
+static unsigned sharing(const struct mpqc_epilogue *ep)
+{
+    return ep->columns.shared ? ep->columns.shared : 1;
+}
+
+static LLVMValueRef sharer(struct mpqc_emit_cx *e, const struct mpqc_epilogue *ep, LLVMValueRef p,
+                           unsigned i, int64_t bytes)
+{
+    return i == 0 ? p : mpqc_b_gep_const(e, p, ep->columns.shared_at[i] * bytes);
+}
+
 /* The chunk's bytes of one position, in order, to where it goes. */
 static void store_bytes(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, const struct chunk *k,
                         LLVMValueRef bytes, LLVMValueRef position, unsigned valid)
@@ -280,12 +292,12 @@ static void store_bytes(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, const 
     LLVMValueRef at = LLVMBuildNSWAdd(e->b, position, mpqc_b_i64(e, k->at), "");
     LLVMValueRef p = mpqc_b_gep(e, ep->out, at);
     if (ep->flip) bytes = LLVMBuildXor(e->b, bytes, splat_like(e, bytes, 0x80), "");
-    if (ep->buffer) {
-        store_by_table(e, ep, bytes, p, valid);
-        return;
+    if (ep->lut && !ep->buffer) bytes = by_vector_table(e, ep, bytes);
+    for (unsigned i = 0, n = k->n / sharing(ep); i < sharing(ep); i++) {
+        LLVMValueRef own = n < k->n ? mpqc_b_part(e, bytes, i * n, n) : bytes;
+        if (ep->buffer) store_by_table(e, ep, own, sharer(e, ep, p, i, 1), valid);
+        else mpqc_b_store_bytes(e, own, sharer(e, ep, p, i, 1), valid);
     }
-    if (ep->lut) bytes = by_vector_table(e, ep, bytes);
-    mpqc_b_store_bytes(e, bytes, p, valid);
 }
 
 /* The same of 16-bit elements. */
@@ -294,8 +306,10 @@ static void store_words(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, const 
 {
     LLVMValueRef at = LLVMBuildNSWAdd(e->b, position, mpqc_b_i64(e, k->at), "");
     LLVMValueRef bytes = mpqc_b_as(e, words, e->i8, 2 * k->n);
-    at = mpqc_b_madd(e, at, 2, mpqc_b_i64(e, 0));
-    mpqc_b_store_bytes(e, bytes, mpqc_b_gep(e, ep->out, at), 2 * valid);
+    LLVMValueRef p = mpqc_b_gep(e, ep->out, mpqc_b_madd(e, at, 2, mpqc_b_i64(e, 0)));
+    for (unsigned i = 0, n = 2 * k->n / sharing(ep); i < sharing(ep); i++)
+        mpqc_b_store_bytes(e, n < 2 * k->n ? mpqc_b_part(e, bytes, i * n, n) : bytes,
+                           sharer(e, ep, p, i, 2), 2 * valid);
 }
 
 static void store_paired(struct mpqc_emit_cx *e, struct mpqc_epilogue *ep, struct chunk *k,

@@ -232,6 +232,8 @@ struct mpqc_window {
     const int8_t *w; /* [KH,KW,C]; NULL: all ones */
     const int32_t *bias;
     bool once; /* as in mpqc_linear */
+    int64_t held; /* vector registers that a table of the epilogue takes */
+    bool may_share; /* nothing is added, factors are not by position: see mpqc_columns.shared */
 };
 mpqc_status mpqc_emit_window(struct mpqc_emit_cx *, const struct mpqc_kernel *,
                              const struct mpqc_window *, struct mpqc_kernel_code *)

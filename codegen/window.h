@@ -8,7 +8,16 @@
  * channels (`interleaved` columns).  Four taps are four rows of one input column, so that
  * a quartet serves every output column which has that column in its window.  Rows that are
  * left over when they are no multiple of four are taken from several columns at once: one
- * row from four, two rows from two.
+ * row from four, two rows from two.  Or columns follow each other, row by row, and are cut into
+ * quartets wherever four are full: 3x3 with stride 2 then takes three quartets for four
+ * columns and no more dot steps, but more weights.
+ *
+ * A pass takes all four vectors of a block, or two in each of two passes.  What vector
+ * registers are left beside accumulators and the epilogue's parameters hold the weights that
+ * are used most; the others are operands in memory.
+ *
+ * The last channels of a layer, 16 at most, leave most of a wide vector empty; so several
+ * positions share one, which are far from each other in a row (mpqc_columns.shared).
  *
  * A tile is a row of output positions, or two rows of them: four input rows are all that
  * two rows of 3x3 windows see, and so are interleaved once for both.
@@ -27,8 +36,15 @@
 struct mpqc_window_block {
     struct mpqc_columns c; /* 4 vectors */
     int64_t first, count;  /* channels first, first + 4L, ... */
+    int64_t cols, tile;    /* output columns; those that a tile takes */
+    /* A block whose columns are shared computes as many columns of a row at the same time, the
+     * first `cols` of it and those that start there. */
+    int64_t start[MPQC_MAX_SHARED];
     int64_t weight_bytes;  /* of one block */
     int64_t weight_first;
+    /* Patterns whose weights stay in registers while tiles follow each other; those of others
+     * are operands in memory. */
+    bool kept[MPQC_WINDOW_MAX_PATTERNS];
 };
 
 /* The weights of one quartet of taps in the eyes of one output position: kh * KW + kw, or
@@ -54,11 +70,14 @@ struct mpqc_window_plan {
     bool overlap;   /* the last tile is moved back, else it may be smaller */
     bool rolled;    /* positions are finished in a loop, by way of memory */
     bool loops;     /* tile 1: taps are taken in loops, else in straight-line code */
+    bool stream;    /* quartets are cut without regard to where columns end */
     bool halves;    /* two passes over the columns, of two vectors each: fewer registers */
     struct mpqc_window_pattern patterns[MPQC_WINDOW_MAX_PATTERNS];
     unsigned n_patterns;
 };
 
+/* Channels of one position in a block. */
+int64_t mpqc_window_channels(const struct mpqc_window_block *);
 /* The cheapest plan; gives its cost. */
 int64_t mpqc_window_choose(struct mpqc_emit_cx *, const struct mpqc_window *,
                            struct mpqc_window_plan *out);
@@ -87,6 +106,7 @@ struct mpqc_window_tile {
     const struct mpqc_window_block *b;
     bool exact; /* loads may not run over the end */
     LLVMValueRef w, channel; /* the block's weights, its first channel */
+    LLVMValueRef last_w;     /* w again, as where weights were last read from memory */
     LLVMValueRef packed;
     int64_t packed_row;
     unsigned pass;

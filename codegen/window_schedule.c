@@ -10,12 +10,40 @@
 /* More (column, row group) pairs per window than this become loops. */
 #define UNROLL_PAIRS 24
 #define MAX_COLUMNS 128
+/* Tenths of a cycle of a part of a shared vector, loaded or stored. */
+#define SHARED_PART 6
+/* Time of narrower vectors than the widest, in per cent. */
+#define NARROW_COST 70
+/* Of interleaving a quartet: eight shuffles, two in a cycle. */
+#define QUARTET_COST 40
+/* Of a vector of weights as an operand in memory. */
+#define WEIGHT_COST 2
+/* Vector registers that a pass needs beside weights and accumulators: bias, shifts, factors,
+ * what the epilogue compares with, a quartet. */
+#define HALVES_OTHERS 8
+#define WHOLE_OTHERS 20
+#define PASSING 3
 
 /* ---- blocks -------------------------------------------------------------------------- */
 
+/* The last channels, 16 at most, in vectors of as many positions as have room in them: the
+ * row is cut into parts of equal length, which may overlap, one for each. */
+static void share(const struct mpqc_window *p, struct mpqc_window_block *b, unsigned lanes)
+{
+    int64_t n = lanes / 4;
+    if (!p->may_share || n < 2 || p->cols < n || (p->once && p->cols % n != 0)) return;
+    for (int v = 0; v < 4; v++) b->c.lanes[v] = lanes;
+    b->c.shared = (unsigned)n;
+    b->cols = (p->cols + n - 1) / n;
+    for (int64_t i = 0; i < n; i++) {
+        b->start[i] = i * (p->cols - b->cols) / (n - 1);
+        b->c.shared_at[i] = b->start[i] * p->out_col;
+    }
+}
+
 /* Blocks of 4 L channels, then of half as many, down to 16; a rest of more than
  * `pad` quarters of a block takes a whole one. */
-static void make_blocks(const struct mpqc_window *p, unsigned top, int64_t pad,
+static void make_blocks(const struct mpqc_window *p, unsigned top, int64_t pad, bool may_share,
                         struct mpqc_window_plan *q)
 {
     int64_t left = p->channels, first = 0;
@@ -31,15 +59,22 @@ static void make_blocks(const struct mpqc_window *p, unsigned top, int64_t pad,
             if (count == 0) continue;
             MPQC_ASSERT(q->n_blocks < MPQC_LEN(q->blocks));
             struct mpqc_window_block *b = &q->blocks[q->n_blocks++];
+            *b = (struct mpqc_window_block){.first = first, .count = count, .cols = p->cols};
             b->c = (struct mpqc_columns){.n = 4, .interleaved = true};
             for (int v = 0; v < 4; v++) b->c.lanes[v] = L;
             b->c.valid = (unsigned)(whole ? size : rest);
-            b->first = first;
-            b->count = count;
+            if (may_share && first + b->c.valid == p->channels && L == 4)
+                share(p, b, q->blocks[0].c.lanes[0]);
             first += count * size;
         }
         left -= covered;
     }
+}
+
+/* Channels of one position in a block. */
+int64_t mpqc_window_channels(const struct mpqc_window_block *b)
+{
+    return 4 * (int64_t)b->c.lanes[0] / (b->c.shared ? b->c.shared : 1);
 }
 
 /* Where the weights of blocks are, now that the number of patterns is known. */
@@ -100,24 +135,37 @@ static int64_t row_taps(const struct mpqc_window *p)
     return p->tap_row > 0 && p->x_row % p->tap_row == 0 ? p->x_row / p->tap_row : 0;
 }
 
-/* Rows [row, row + n_rows) of n_columns input columns as one quartet of a tile. */
-static bool make_quartet(const struct mpqc_window *p, struct mpqc_window_plan *q, int64_t height,
-                         int64_t width, int64_t row, int64_t n_rows, const int64_t *column,
-                         unsigned n_columns, struct mpqc_window_quartet *out)
+/* One row of one input column; the column in bytes from the tile's first. */
+struct slot {
+    int64_t column, row;
+};
+
+/* A tile that is being cut into quartets. */
+struct cut {
+    const struct mpqc_window *p;
+    struct mpqc_window_plan *q;
+    int64_t height, width;
+    struct mpqc_window_quartet *out;
+    unsigned n;
+};
+
+/* n slots become a quartet; false: there is no room. */
+static bool add_quartet(struct cut *k, const struct slot *slot, unsigned n)
 {
-    out->n = 0;
-    for (unsigned c = 0; c < n_columns; c++)
-        for (int64_t r = row; r < row + n_rows; r++)
-            out->at[out->n++] = column[c] + r * p->tap_row;
-    for (int64_t t = 0; t < height * width; t++) {
+    const struct mpqc_window *p = k->p;
+    if (k->n == MPQC_WINDOW_MAX_QUARTETS) return false;
+    struct mpqc_window_quartet *out = &k->out[k->n++];
+    out->n = n;
+    for (unsigned i = 0; i < n; i++) out->at[i] = slot[i].column + slot[i].row * p->tap_row;
+    for (int64_t t = 0; t < k->height * k->width; t++) {
         struct mpqc_window_pattern pattern = {{-1, -1, -1, -1}};
         unsigned used = 0;
-        for (unsigned i = 0; i < out->n; i++) {
-            int64_t kh = row + i % n_rows - t / width * row_taps(p);
-            pattern.tap[i] = tap_at(p, t % width, column[i / n_rows], kh);
+        for (unsigned i = 0; i < n; i++) {
+            int64_t kh = slot[i].row - t / k->width * row_taps(p);
+            pattern.tap[i] = tap_at(p, t % k->width, slot[i].column, kh);
             used += pattern.tap[i] >= 0;
         }
-        out->pattern[t] = used ? find_pattern(q, &pattern) : -1;
+        out->pattern[t] = used ? find_pattern(k->q, &pattern) : -1;
         if (out->pattern[t] == -2) return false;
     }
     return true;
@@ -127,21 +175,26 @@ unsigned mpqc_window_quartets(const struct mpqc_window *p, struct mpqc_window_pl
                               int64_t height, int64_t width,
                               struct mpqc_window_quartet out[MPQC_WINDOW_MAX_QUARTETS])
 {
+    struct cut k = {.p = p, .q = q, .height = height, .width = width, .out = out};
     int64_t column[MAX_COLUMNS], in_rows = p->kh + (height - 1) * row_taps(p);
-    int64_t whole = in_rows / 4, rest = in_rows % 4;
+    int64_t whole = q->stream ? 0 : in_rows / 4 * 4, rest = in_rows - whole;
     unsigned n_columns = input_columns(p, width, column), n = 0;
-    unsigned together = rest > 0 ? 4 / (unsigned)rest : 1;
-    if (n_columns * (whole + 1) > MPQC_WINDOW_MAX_QUARTETS) return 0;
+    struct slot slot[4], left[4]; /* of a column; n of this one and those before it */
     for (unsigned c = 0; c < n_columns; c++) {
-        for (int64_t g = 0; g < whole; g++)
-            if (!make_quartet(p, q, height, width, 4 * g, 4, &column[c], 1, &out[n++])) return 0;
-        unsigned first = c - c % together;
-        if (rest == 0 || (c + 1 - first < together && c + 1 < n_columns)) continue;
-        if (!make_quartet(p, q, height, width, 4 * whole, rest, &column[first], c + 1 - first,
-                          &out[n++]))
-            return 0;
+        for (int64_t r = 0; r < in_rows; r++) {
+            struct slot *to = r < whole ? slot : left;
+            unsigned i = r < whole ? (unsigned)(r % 4) : n++;
+            to[i] = (struct slot){column[c], r};
+            if (i < 3) continue;
+            if (!add_quartet(&k, to, 4)) return 0;
+            if (to == left) n = 0;
+        }
+        bool full = !q->stream && n + rest > 4;
+        if (n == 0 || (!full && c + 1 < n_columns)) continue;
+        if (!add_quartet(&k, left, n)) return 0;
+        n = 0;
     }
-    return n;
+    return k.n;
 }
 
 /* With loops over taps, patterns are in the order of loops: columns of rows. */
@@ -150,50 +203,157 @@ static void looped_patterns(const struct mpqc_window *p, struct mpqc_window_plan
     q->n_patterns = (unsigned)(p->kw * q->groups);
 }
 
+/* ---- registers ----------------------------------------------------------------------- */
+
+/* What a tile takes of quartets: loads of taps, pairs of a quartet and a position, how often
+ * each pattern is used, positions that are summed up at the same time. */
+struct survey {
+    int64_t quartets, loads, pairs, live;
+    unsigned uses[MPQC_WINDOW_MAX_PATTERNS];
+};
+
+/* false: the tile is too large. */
+static bool survey(const struct mpqc_window *p, struct mpqc_window_plan *q, int64_t height,
+                   int64_t width, struct survey *out)
+{
+    struct mpqc_window_quartet quartet[MPQC_WINDOW_MAX_QUARTETS];
+    int64_t first[MPQC_WINDOW_MAX_POSITIONS], last[MPQC_WINDOW_MAX_POSITIONS] = {0};
+    int64_t positions = height * width;
+    *out = (struct survey){.quartets = mpqc_window_quartets(p, q, height, width, quartet)};
+    for (int64_t i = out->quartets; i-- > 0;) {
+        out->loads += quartet[i].n;
+        for (int64_t t = 0; t < positions; t++) {
+            if (quartet[i].pattern[t] < 0) continue;
+            out->pairs++;
+            out->uses[quartet[i].pattern[t]]++;
+            first[t] = i;
+            if (last[t] < i) last[t] = i;
+        }
+    }
+    for (int64_t i = 0; i < out->quartets; i++) {
+        int64_t live = 0;
+        for (int64_t t = 0; t < positions; t++) live += first[t] <= i && i <= last[t];
+        if (live > out->live) out->live = live;
+    }
+    return out->quartets > 0;
+}
+
+/* Are weights told to stay in registers or to be operands in memory?  Else that is LLVM's
+ * choice: where they are prepared, it is no operand, and 16 registers are few. */
+static bool places_weights(const struct mpqc_isa *isa, const struct mpqc_window_plan *q)
+{
+    return isa->registers >= 32 && isa->w_values == 1 && !q->loops && !q->rolled;
+}
+
+/* Registers that are left for weights of a pass. */
+static int64_t room_for_weights(const struct mpqc_isa *isa, const struct mpqc_window *p,
+                                const struct mpqc_window_plan *q, const struct survey *s)
+{
+    int64_t others = (q->halves ? HALVES_OTHERS : WHOLE_OTHERS) + p->held;
+    return isa->registers - others - s->live * (q->halves ? 2 : 4);
+}
+
+/* The patterns that are used most stay in registers, as many as there is room for; fewer where
+ * others pass through some, and none beside the parts of shared vectors.  Gives how many pairs
+ * take their weights from memory. */
+static int64_t keep_weights(const struct mpqc_isa *isa, const struct mpqc_window *p,
+                            const struct mpqc_window_plan *q, struct survey s,
+                            struct mpqc_window_block *b)
+{
+    int64_t vectors = q->halves ? 2 : 4, room = room_for_weights(isa, p, q, &s), pairs = s.pairs;
+    bool told = places_weights(isa, q);
+    memset(b->kept, !told, sizeof b->kept);
+    if (room < vectors * q->n_patterns) room -= PASSING;
+    if (b->c.shared) room = 0;
+    for (; told && room >= vectors; room -= vectors) {
+        unsigned best = 0;
+        for (unsigned i = 1; i < q->n_patterns; i++)
+            if (s.uses[i] > s.uses[best]) best = i;
+        if (s.uses[best] == 0) break;
+        b->kept[best] = true;
+        pairs -= s.uses[best];
+        s.uses[best] = 0;
+    }
+    return pairs;
+}
+
 /* ---- costs --------------------------------------------------------------------------- */
+
+/* Of having too few registers: halves read the input twice, whole blocks read weights, if they
+ * do not spill. */
+static int64_t again_cost(const struct mpqc_isa *isa, const struct mpqc_window *p,
+                          const struct mpqc_window_plan *q, const struct survey *s,
+                          int64_t positions, struct mpqc_window_block *b)
+{
+    int64_t twice = q->halves ? s->loads * 8 + 20 * positions + 30 : 0;
+    if (!places_weights(isa, q))
+        return q->halves ? s->loads * 7 + 12 * positions + 30 : s->pairs * 15;
+    return twice + keep_weights(isa, p, q, *s, b) * (q->halves ? 2 : 4) * WEIGHT_COST;
+}
 
 /* Time and code of a tile of one block, as in tiles.c; false: impossible. */
 static bool tile_costs(struct mpqc_emit_cx *e, const struct mpqc_window *p,
-                       struct mpqc_window_plan *q, int64_t height, int64_t width, int64_t *time,
-                       int64_t *code)
+                       struct mpqc_window_plan *q, struct mpqc_window_block *b,
+                       int64_t height, int64_t width, int64_t *time, int64_t *code)
 {
     const struct mpqc_isa *isa = e->target->isa;
-    struct mpqc_window_quartet quartet[MPQC_WINDOW_MAX_QUARTETS];
-    int64_t n = p->kw * q->groups, pairs = n, loads = p->kw * p->kh, positions = height * width;
-    if (!q->loops) {
-        n = mpqc_window_quartets(p, q, height, width, quartet);
-        if (n == 0) return false;
-        pairs = loads = 0;
-        for (int64_t i = 0; i < n; i++) {
-            loads += quartet[i].n;
-            for (int64_t t = 0; t < positions; t++) pairs += quartet[i].pattern[t] >= 0;
-        }
-    }
+    int64_t n = p->kw * q->groups, loads = p->kw * p->kh, positions = height * width;
+    struct survey s = {.quartets = n, .loads = loads, .pairs = n, .live = 1};
+    if (!q->loops && !survey(p, q, height, width, &s)) return false;
+    if (places_weights(isa, q) && room_for_weights(isa, p, q, &s) + p->held < 0) return false;
     int64_t x_extra = isa->x_values > 1 ? isa->x_cost : 0;
     int64_t w_extra = isa->w_values > 1 ? isa->w_cost : 0;
-    /* halves read the input twice, whole blocks what registers had no room for */
-    int64_t again = q->halves ? loads * 7 + 12 * positions + 30 : pairs * 15;
-    *time = n * (25 + 4 * x_extra) + loads * 5 + again +
-            pairs * 4 * (isa->dot_cost + w_extra) + mpqc_finish_cost(positions, 4, q->rolled);
-    *code = n * (60 + 8 * x_extra) + (loads + (q->halves ? loads : 0)) * 9 +
-            pairs * 4 * (isa->dot_cost * 5 / 4 + 2 * w_extra);
+    *time = s.quartets * (QUARTET_COST + 4 * x_extra) + s.loads * 5 + again_cost(isa, p, q, &s, positions, b) +
+            s.pairs * 4 * (isa->dot_cost + w_extra) + mpqc_finish_cost(positions, 4, q->rolled);
+    *code = s.quartets * (60 + 8 * x_extra) + s.loads * (q->halves ? 18 : 9) +
+            s.pairs * 4 * (isa->dot_cost * 5 / 4 + 2 * w_extra);
     if (q->loops) *code = *code / n * (q->groups > 1 ? 2 : 1);
     if (isa->registers <= 16 && !q->halves) *code *= 2; /* copies and spills */
     *code += mpqc_finish_code(4) * (q->rolled ? 1 : positions) +
              (q->rolled ? 40 * positions : 0) + 100 + (q->halves ? 16 * positions + 60 : 0);
+    if (b->c.shared) {
+        int64_t more = (b->c.shared - 1) * (s.loads * (q->halves ? 2 : 1) + positions);
+        *time += SHARED_PART * more;
+        *code += 8 * more;
+    }
     return true;
 }
 
-/* All tiles of `height` rows, likewise. */
-static bool row_costs(struct mpqc_emit_cx *e, const struct mpqc_window *p,
-                      struct mpqc_window_plan *q, int64_t height, int64_t *time, int64_t *code)
+/* A block's columns are cut into as few tiles as the plan's width allows; those of shared
+ * ones into equal ones. */
+static void set_width(struct mpqc_window_block *b, int64_t tile)
 {
-    int64_t rest_time = 0, rest_code = 0, n = p->cols / q->tile, rest = p->cols % q->tile;
-    if (!tile_costs(e, p, q, height, q->tile, time, code)) return false;
+    b->tile = tile;
+    if (b->c.shared) {
+        int64_t n = (b->cols + tile - 1) / tile;
+        b->tile = (b->cols + n - 1) / n;
+    }
+}
+
+/* All tiles of `height` rows of a block, likewise. */
+static bool row_costs(struct mpqc_emit_cx *e, const struct mpqc_window *p,
+                      struct mpqc_window_plan *q, struct mpqc_window_block *b,
+                      int64_t height, int64_t *time, int64_t *code)
+{
+    int64_t rest_time = 0, rest_code = 0, n = b->cols / b->tile, rest = b->cols % b->tile;
+    if (!tile_costs(e, p, q, b, height, b->tile, time, code)) return false;
     if (rest && q->overlap) n++;
-    else if (rest && !tile_costs(e, p, q, height, rest, &rest_time, &rest_code)) return false;
+    else if (rest && !tile_costs(e, p, q, b, height, rest, &rest_time, &rest_code)) return false;
     *time = n * *time + rest_time + (q->halves ? 150 : 0); /* parameters */
     *code += rest_code;
+    return true;
+}
+
+/* All rows of a block, likewise. */
+static bool block_costs(struct mpqc_emit_cx *e, const struct mpqc_window *p,
+                        struct mpqc_window_plan *q, struct mpqc_window_block *b,
+                        int64_t *time, int64_t *code)
+{
+    int64_t last_time = 0, last_code = 0, last = p->rows % q->height;
+    if (!row_costs(e, p, q, b, q->height, time, code)) return false;
+    if (last && !row_costs(e, p, q, b, last, &last_time, &last_code)) return false;
+    *time = p->rows / q->height * *time + last_time;
+    *code += last_code;
     return true;
 }
 
@@ -201,30 +361,33 @@ static bool row_costs(struct mpqc_emit_cx *e, const struct mpqc_window *p,
 static int64_t schedule_cost(struct mpqc_emit_cx *e, const struct mpqc_window *p,
                              struct mpqc_window_plan *q, int64_t cost_of_byte)
 {
-    int64_t time, code, last_time = 0, last_code = 0, blocks = 0, weights = 0;
-    int64_t last = p->rows % q->height;
+    int64_t all_time = 0, bytes = 0, time = 0, code = 0;
     q->n_patterns = 0;
-    if (!row_costs(e, p, q, q->height, &time, &code)) return INT64_MAX;
-    if (last && !row_costs(e, p, q, last, &last_time, &last_code)) return INT64_MAX;
+    for (unsigned i = 0; i < q->n_blocks; i++) {
+        struct mpqc_window_block *b = &q->blocks[i];
+        bool same = i > 0 && !b->c.shared; /* as the block before */
+        set_width(b, q->tile);
+        if (!same && !block_costs(e, p, q, b, &time, &code)) return INT64_MAX;
+        bool narrow = b->c.lanes[0] < e->target->isa->lanes;
+        all_time += b->count * (narrow ? time * NARROW_COST / 100 : time);
+        bytes += code;
+    }
     if (q->loops) looped_patterns(p, q);
     place_weights(q);
-    for (unsigned i = 0; i < q->n_blocks; i++) {
-        blocks += q->blocks[i].count;
-        weights += p->w ? q->blocks[i].count * q->blocks[i].weight_bytes : 0;
-    }
-    return p->batch * blocks * (p->rows / q->height * time + last_time) +
-           cost_of_byte * (q->n_blocks * (code + last_code) + weights);
+    for (unsigned i = 0; i < q->n_blocks && p->w; i++)
+        bytes += q->blocks[i].count * q->blocks[i].weight_bytes;
+    return p->batch * all_time + cost_of_byte * bytes;
 }
 
-/* Widest tile whose accumulators fit: all of them live to the end, or, in halves, those
- * of the columns whose windows overlap. */
+/* Widest tile whose accumulators fit: all of them live to the end, or those of the columns
+ * whose windows overlap. */
 static int64_t widest(const struct mpqc_emit_cx *e, const struct mpqc_window *p,
                       const struct mpqc_window_plan *q)
 {
     const struct mpqc_isa *isa = e->target->isa;
     int64_t apc = isa->acc_per_column;
     int64_t most = (isa->registers - 6 - 2 * apc) / (4 * apc * q->height);
-    if (q->halves) most = MPQC_WINDOW_MAX_TILE;
+    if (q->halves || places_weights(isa, q)) most = MPQC_WINDOW_MAX_TILE;
     if (most > MPQC_WINDOW_MAX_TILE) most = MPQC_WINDOW_MAX_TILE;
     return most < 1 || p->kh * p->kw > 64 ? 1 : most;
 }
@@ -244,9 +407,10 @@ static bool allowed(const struct mpqc_isa *isa, const struct mpqc_window *p,
                     const struct mpqc_window_plan *q)
 {
     if (q->tile == 1 && (q->overlap || q->rolled)) return false;
-    if (q->loops && (q->tile > 1 || q->halves)) return false;
+    if (q->loops && (q->tile > 1 || q->halves || q->stream)) return false;
     if (q->halves && q->rolled) return false;
     if (q->height > 1 && !may_be_high(isa, p, q)) return false;
+    if (q->stream && (!places_weights(isa, q) || q->height > 1 || p->kh % 4 == 0)) return false;
     if (!q->loops && p->kw * q->groups > UNROLL_PAIRS) return false;
     return !(q->overlap && p->once);
 }
@@ -257,13 +421,15 @@ int64_t mpqc_window_choose(struct mpqc_emit_cx *e, const struct mpqc_window *p,
     struct mpqc_window_plan q = {.groups = (p->kh + 3) / 4};
     int64_t cost_of_byte = mpqc_cost_of_byte(e), best = INT64_MAX;
     for (unsigned L = e->target->isa->lanes; L >= 4; L /= 2) {
-        for (int64_t pad = 0; pad <= 3; pad += 3) {
-            make_blocks(p, L, pad, &q);
-            for (unsigned variant = 0; variant < 32; variant++) {
+        for (unsigned shape = 0; shape < 4; shape++) {
+            make_blocks(p, L, shape & 1 ? 3 : 0, shape & 2, &q);
+            if (shape & 2 && !q.blocks[q.n_blocks - 1].c.shared) continue;
+            for (unsigned variant = 0; variant < 64; variant++) {
                 q.overlap = variant & 1;
                 q.rolled = variant & 2;
                 q.loops = variant & 4;
                 q.halves = variant & 8;
+                q.stream = variant & 32;
                 q.height = variant & 16 ? MPQC_WINDOW_MAX_HEIGHT : 1;
                 int64_t most = widest(e, p, &q);
                 for (q.tile = 1; q.tile <= most && q.tile <= p->cols; q.tile++) {
@@ -277,6 +443,11 @@ int64_t mpqc_window_choose(struct mpqc_emit_cx *e, const struct mpqc_window *p,
         }
     }
     MPQC_ASSERT(best < INT64_MAX);
+    for (unsigned i = 0; i < out->n_blocks; i++) {
+        struct survey s = {0};
+        if (!out->loops) survey(p, out, out->height, out->blocks[i].tile, &s);
+        keep_weights(e->target->isa, p, out, s, &out->blocks[i]);
+    }
     return best;
 }
 
@@ -300,11 +471,12 @@ int8_t *mpqc_window_pack(struct mpqc_emit_cx *e, const struct mpqc_window *p,
     if (!packed) return NULL;
     for (unsigned i = 0; i < q->n_blocks; i++) {
         unsigned L = q->blocks[i].c.lanes[0];
+        int64_t own = mpqc_window_channels(&q->blocks[i]);
         for (int64_t n = 0; n < q->blocks[i].count * q->n_patterns; n++) {
-            int64_t base = q->blocks[i].first + n / q->n_patterns * 4 * L;
+            int64_t base = q->blocks[i].first + n / q->n_patterns * own;
             for (unsigned lane = 0; lane < 4 * L; lane++) {
                 unsigned v = lane / L, l = lane % L;
-                int64_t c = base + 16 * (l / 4) + 4 * v + l % 4;
+                int64_t c = base + (16 * (l / 4) + 4 * v + l % 4) % own;
                 for (unsigned slot = 0; slot < 4; slot++, to++) {
                     int64_t tap = tap_of(p, q, (unsigned)(n % q->n_patterns), slot);
                     if (tap >= 0 && c < p->channels) *to = p->w[tap * p->channels + c];

@@ -78,6 +78,23 @@ static LLVMValueRef interleave(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValue
     return mpqc_b_shuffle(e, a, b, order, n);
 }
 
+/* The block's channels at x, those of all positions that share it. */
+static LLVMValueRef load_tap(struct mpqc_window_tile *q, LLVMValueRef x)
+{
+    struct mpqc_emit_cx *e = q->e;
+    const struct mpqc_window_block *b = q->b;
+    unsigned bytes = (unsigned)mpqc_window_channels(b);
+    LLVMValueRef part[MPQC_MAX_SHARED];
+    if (!b->c.shared) return mpqc_b_load_bytes(e, x, b->c.valid, bytes, q->exact);
+    for (unsigned i = 0; i < b->c.shared; i++)
+        part[i] = mpqc_b_load_bytes(e, mpqc_b_gep_const(e, x, b->start[i] * q->p->x_col),
+                                    b->c.valid, bytes, q->exact);
+    for (unsigned n = b->c.shared; n > 1; n /= 2)
+        for (unsigned i = 0; i < n / 2; i++)
+            part[i] = mpqc_b_join(e, part[2 * i], part[2 * i + 1]);
+    return part[0];
+}
+
 /* The n taps (1..4) at x + at[i], interleaved: the vectors of the pass. */
 static void load_taps(struct mpqc_window_tile *q, LLVMValueRef x, const int64_t *at, unsigned n,
                       LLVMValueRef *out)
@@ -86,8 +103,7 @@ static void load_taps(struct mpqc_window_tile *q, LLVMValueRef x, const int64_t 
     unsigned bytes = 4 * lanes(q), first = first_vector(q) / 2;
     LLVMValueRef tap[4];
     for (unsigned i = 0; i < 4; i++)
-        tap[i] = i < n ? mpqc_b_load_bytes(e, mpqc_b_gep_const(e, x, at[i]), q->b->c.valid, bytes,
-                                           q->exact)
+        tap[i] = i < n ? load_tap(q, mpqc_b_gep_const(e, x, at[i]))
                        : LLVMConstNull(LLVMVectorType(e->i8, bytes));
     for (unsigned half = first; half < first + n_vectors(q) / 2; half++) {
         LLVMValueRef ab = interleave(e, tap[0], tap[1], 1, half);
@@ -136,10 +152,20 @@ static int64_t pattern_bytes(const struct mpqc_window_tile *q)
     return 16 * (int64_t)lanes(q);
 }
 
-static void take_quartet(struct mpqc_window_tile *q, LLVMValueRef x,
+/* Where the weights of pattern i are; of those that are not kept, for one use. */
+static LLVMValueRef weights_of(struct mpqc_window_tile *q, int i, LLVMValueRef by)
+{
+    LLVMValueRef w = q->w;
+    if (!q->b->kept[i]) w = q->last_w = mpqc_b_alias(q->e, q->last_w, by);
+    return mpqc_b_gep_const(q->e, w, i * pattern_bytes(q));
+}
+
+static void take_quartet(struct mpqc_window_tile *q, struct mpqc_window_origin o,
                          const struct mpqc_window_quartet *k)
 {
     LLVMValueRef taps[4], ready[4], w[4];
+    /* parts of vectors are so many loads that LLVM, if it may, begins with all of them */
+    LLVMValueRef x = q->b->c.shared ? mpqc_b_opaque(q->e, o.x) : o.x;
     load_taps(q, x, k->at, k->n, taps);
     for (unsigned v = 0; v < n_vectors(q); v++) {
         q->e->target->isa->prepare_x(q->e, taps[v], ready);
@@ -147,8 +173,7 @@ static void take_quartet(struct mpqc_window_tile *q, LLVMValueRef x,
             if (k->pattern[t] < 0) continue;
             const int16_t *tap = q->plan->patterns[k->pattern[t]].tap;
             const bool used[] = {tap[0] >= 0, tap[1] >= 0, tap[2] >= 0, tap[3] >= 0};
-            LLVMValueRef at = mpqc_b_gep_const(q->e, q->w, k->pattern[t] * pattern_bytes(q));
-            load_weights(q, at, used, v, w);
+            load_weights(q, weights_of(q, k->pattern[t], o.index), used, v, w);
             dot(q, t, v, ready, w);
         }
     }
@@ -293,6 +318,7 @@ static void unrolled(struct mpqc_window_tile *q, struct mpqc_window_origin o,
     unsigned last[MPQC_WINDOW_MAX_POSITIONS] = {0};
     int64_t positions = q->height * q->width;
     MPQC_ASSERT(n > 0);
+    q->last_w = q->w;
     for (unsigned i = 0; i < n; i++)
         for (int64_t t = 0; t < positions; t++)
             if (quartet[i].pattern[t] >= 0) last[t] = i;
@@ -301,7 +327,7 @@ static void unrolled(struct mpqc_window_tile *q, struct mpqc_window_origin o,
     for (unsigned i = 0; i < n; i++) {
         if (reload && i % reload == 0)
             q->w = mpqc_b_alias(q->e, w, LLVMBuildNSWAdd(q->e->b, o.position, constant(q, i), ""));
-        take_quartet(q, o.x, &quartet[i]);
+        take_quartet(q, o, &quartet[i]);
         for (int64_t t = 0; t < positions && !q->plan->rolled; t++)
             if (last[t] == i) finish(q, t, o, bias);
     }
