@@ -316,7 +316,8 @@ static bool tile_costs(struct mpqc_emit_cx *e, const struct mpqc_window *p,
     if (places_weights(isa, q) && room_for_weights(isa, p, q, &s) + p->held < 0) return false;
     int64_t x_extra = isa->x_values > 1 ? isa->x_cost : 0;
     int64_t w_extra = isa->w_values > 1 ? isa->w_cost : 0;
-    *time = s.quartets * (QUARTET_COST + 4 * x_extra) + s.loads * 5 + again_cost(isa, p, q, &s, positions, b) +
+    *time = s.quartets * (QUARTET_COST + 4 * x_extra) + s.loads * 5 +
+            again_cost(isa, p, q, &s, positions, b) +
             s.pairs * 4 * (isa->dot_cost + w_extra) + mpqc_finish_cost(positions, 4, q->rolled);
     *code = s.quartets * (60 + 8 * x_extra) + s.loads * (q->halves ? 18 : 9) +
             s.pairs * 4 * (isa->dot_cost * 5 / 4 + 2 * w_extra);

@@ -58,8 +58,9 @@ bool mpqc_share_small(const struct mpqc_emit_cx *e)
     return macs / LARGE_KERNELS >= e->plan->n_kernels;
 }
 
-/* Into how many parts threads may divide the range: single units, if each is worth it; else a
- * multiple of 16, or where there are few, of 4 or 2, so that 2, 4, ... threads get equal shares. */
+/* Into how many parts threads may divide the range: single units, if each is worth it; else
+ * a multiple of 16, or where there are few, of 4 or 2, so that 2, 4, ... threads get equal
+ * shares. */
 static int64_t parts_of(const struct mpqc_emit_cx *e, const struct mpqc_kernel_code *code)
 {
     if (code->grain <= 0) return 1;
