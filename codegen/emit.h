@@ -197,8 +197,7 @@ struct mpqc_column_use {
 };
 
 /* May the columns have `windows`: do sums, which for channel c are least[c] to most[c], never
- * leave 16 bits once shifted by what follows the core of k, and does the target have an
- * instruction for that? */
+ * leave 16 bits once shifted by what follows the core of k?  For targets with window16. */
 bool mpqc_epilogue_fits(const struct mpqc_emit_cx *, const struct mpqc_kernel *k,
                         const int64_t *least, const int64_t *most, int64_t channels);
 

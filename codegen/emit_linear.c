@@ -85,11 +85,12 @@ static void bounds(const struct mpqc_linear *l, const int32_t *bias, int64_t x_m
 static bool find_windows(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
                          const struct mpqc_linear *l, const int32_t *bias, struct mpqc_tile *t)
 {
+    const struct mpqc_isa *isa = e->target->isa;
     int64_t channels = l->groups * l->ocg;
+    if (!isa->window16 || isa->x_offset != 0 || t->amx || t->serial || l->x_bytes > 1) return true;
     int64_t *least = MPQC_NEW_ARRAY(&e->scratch, int64_t, (size_t)channels);
     int64_t *most = MPQC_NEW_ARRAY(&e->scratch, int64_t, (size_t)channels);
     if (!least || !most) return false;
-    if (t->amx || t->serial || l->x_bytes > 1 || e->target->isa->x_offset != 0) return true;
     bounds(l, bias, mpqc_dtypes[mpqc_value_at(e->graph, l->x)->type.dtype].max, least, most);
     bool fits = mpqc_epilogue_fits(e, k, least, most, channels);
     t->panels.full.windows = fits;

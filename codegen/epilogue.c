@@ -369,7 +369,7 @@ bool mpqc_epilogue_fits(const struct mpqc_emit_cx *e, const struct mpqc_kernel *
     const struct mpqc_node *n = NULL;
     for (uint32_t i = 0; i < k->n_nodes && (!n || n->op != MPQC_OP_REQUANT); i++)
         n = mpqc_node_at(e->graph, k->nodes[i]);
-    if (!n || n->op != MPQC_OP_REQUANT || !e->target->isa->window16) return false;
+    if (!n || n->op != MPQC_OP_REQUANT) return false;
     const struct mpqc_value *shift = mpqc_value_at(e->graph, n->in[1]);
     int64_t all = mpqc_type_count(&shift->type);
     if (shift->type.rank == 3) return false;
