@@ -56,17 +56,21 @@ static void unit(struct gemm *q, int64_t height, int64_t width, struct origin o)
         n++;
         rest = 0;
     }
+    LLVMValueRef number = mpqc_b_madd(q->e, q->unit, n + (rest > 0), constant(q, 0));
     if (n == 1) {
+        mpqc_prefetch_tile(q, number);
         mpqc_gemm_tile(q, height, mw, o.x, o.position, o.residual);
     } else if (n > 1) {
         struct mpqc_loop loop;
         mpqc_b_loop_begin(q->e, &loop, constant(q, 0), constant(q, n), 1, "tile");
         struct origin at = move_columns(q, o, moved_back(q, loop.iv, mw, width));
+        mpqc_prefetch_tile(q, LLVMBuildNSWAdd(q->e->b, number, loop.iv, ""));
         mpqc_gemm_tile(q, height, mw, at.x, at.position, at.residual);
         mpqc_b_loop_end(q->e, &loop);
     }
     if (rest) {
         struct origin at = move_columns(q, o, constant(q, n * mw));
+        mpqc_prefetch_tile(q, LLVMBuildNSWAdd(q->e->b, number, constant(q, n), ""));
         mpqc_gemm_tile(q, height, rest, at.x, at.position, at.residual);
     }
 }
@@ -116,6 +120,7 @@ static void units(struct gemm *q, LLVMValueRef from, LLVMValueRef to, LLVMValueR
     struct mpqc_loop loop;
     mpqc_b_loop_begin(e, &loop, from, to, 1, "unit");
     LLVMValueRef n = NULL, r = loop.iv, per_image = constant(q, q->t->units);
+    q->unit = LLVMBuildNSWSub(e->b, loop.iv, from, "");
     if (q->l->batch > 1) {
         n = LLVMBuildSDiv(e->b, loop.iv, per_image, "");
         r = LLVMBuildSRem(e->b, loop.iv, per_image, "");

@@ -18,6 +18,11 @@ struct gemm {
     unsigned lanes; /* of the widest vector */
     /* the tile at work */
     int64_t mh, mw;
+    LLVMValueRef unit; /* number of the unit at work, of those that a panel is passed over by */
+    /* gemm_prefetch.c's: how many lines of the next panel a turn of the loop asks for, and how
+     * far from its own weights the first is */
+    int64_t next_lines;
+    LLVMValueRef next;
     struct mpqc_amx amx;
     LLVMValueRef var[4 * 64]; /* [set][position][vector][acc_per_column] */
     LLVMValueRef total[64];   /* [position][vector], of weights in groups */
@@ -32,6 +37,11 @@ void mpqc_gemm_tile(struct gemm *, int64_t mh, int64_t mw, LLVMValueRef x, LLVMV
 void mpqc_gemm_clear(struct gemm *);
 void mpqc_gemm_run(struct gemm *, LLVMValueRef x, LLVMValueRef w);
 LLVMValueRef mpqc_gemm_sum(struct gemm *, int64_t m, unsigned v);
+
+/* gemm_prefetch.c.  tile: before tile `number` (i64) of those that pass over a panel; step: with
+ * step k of those whose weights begin at w. */
+void mpqc_prefetch_tile(struct gemm *, LLVMValueRef number);
+void mpqc_prefetch_step(struct gemm *, LLVMValueRef w, int64_t k);
 
 /* gemm_braid.c: the first or second 16 bytes of all positions of the tile, of which the first is
  * at x, to s->x, prepared. */

@@ -6,10 +6,6 @@
  */
 #include "codegen/gemm.h"
 
-/* Bytes of a cache line, and how far ahead weights from memory are asked for. */
-#define LINE 64
-#define AHEAD 8192
-
 static LLVMValueRef constant(struct gemm *q, int64_t v)
 {
     return mpqc_b_i64(q->e, v);
@@ -289,24 +285,6 @@ static unsigned block_steps(const struct mpqc_form *f, int64_t left)
     return n;
 }
 
-/* Packed weights are read so slowly that what a core holds in flight is little memory, and
- * hardware prefetchers stop at pages.  So with every bundle (here: of step k of `all` at w)
- * the lines AHEAD of it are asked for, to be used once.  Plain bytes need no help: every
- * load is a line. */
-static void prefetch(struct gemm *q, LLVMValueRef w, int64_t k, int64_t all)
-{
-    struct mpqc_emit_cx *e = q->e;
-    int64_t bundle = mpqc_packing_of(q->l->bits).steps, to = k + bundle < all ? k + bundle : all;
-    if (!q->t->stream || k % bundle != 0) return;
-    LLVMTypeRef p = LLVMPointerTypeInContext(e->llvm, 0);
-    for (int64_t at = mpqc_packed_rows(q->l->bits, k) * step_bytes(q);
-         at < mpqc_packed_rows(q->l->bits, to) * step_bytes(q); at += LINE) {
-        LLVMValueRef read = mpqc_b_i32(e, 0), once = mpqc_b_i32(e, 0), data = mpqc_b_i32(e, 1);
-        LLVMValueRef args[] = {mpqc_b_gep_const(e, w, AHEAD + at), read, once, data};
-        (void)mpqc_b_intrinsic(e, "llvm.prefetch", &p, 1, args, 4);
-    }
-}
-
 /* Steps [from, to) of a run that starts at x and w. */
 static void steps(struct gemm *q, LLVMValueRef x, LLVMValueRef w, int64_t from, int64_t to)
 {
@@ -319,7 +297,7 @@ static void steps(struct gemm *q, LLVMValueRef x, LLVMValueRef w, int64_t from, 
             k += n - 1;
             continue;
         }
-        prefetch(q, w, k, q->l->k4);
+        mpqc_prefetch_step(q, w, k);
         step(q, x, 4 * k, place_of(q, w, k, q->l->k4), (unsigned)(k % q->t->split), bytes);
     }
 }
@@ -342,7 +320,7 @@ void mpqc_gemm_run(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
     int64_t body_w = mpqc_packed_rows(q->l->bits, n) * step_bytes(q);
     LLVMValueRef wk = mpqc_b_gep(e, w, mpqc_b_madd(e, loop.iv, body_w, constant(q, 0)));
     for (int64_t i = 0; i < n; i += taken) {
-        prefetch(q, wk, i, n);
+        mpqc_prefetch_step(q, wk, i);
         if (q->t->form) block(q, xk, 4 * i, wk, i, (unsigned)taken, n, 4 * (unsigned)taken);
         else step(q, xk, 4 * i, place_of(q, wk, i, n), (unsigned)(i % q->t->split), 4);
     }

@@ -71,6 +71,9 @@ struct mpqc_tile {
     const struct mpqc_form *form; /* how products are summed; NULL: by the dot step */
     int64_t block;   /* units that are computed for all panels before going on */
     bool by_panel;   /* the kernel's range counts panels, not units */
+    bool far_weights; /* plain ones of a network that the second cache does not hold, for
+                         several tiles of an image */
+    int64_t fetching; /* tiles of an image, if they fetch the next panel's weights, or 0 */
     bool stream;     /* packed weights are read once, and more than a cache holds */
     unsigned unroll; /* steps in the inner loop's body */
     unsigned split;  /* independent sets of accumulators, against latency */

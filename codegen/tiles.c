@@ -32,6 +32,10 @@
 /* Steps of one turn of the loop where weights come from memory: few turns, so that more
  * loads are in flight. */
 #define STREAM_STEPS 16
+/* Where tiles fetch the next panel: most tiles of an image, of which the first does not wait
+ * so long that it shows; steps of one turn of the loop, among which they divide that. */
+#define MOST_FETCHING 64
+#define FETCH_STEPS 4
 
 unsigned mpqc_split_channels(int64_t n, unsigned lanes, bool may_pad, int64_t *full,
                              unsigned tail[MPQC_MAX_TAIL])
@@ -97,12 +101,18 @@ static void interleave(const struct mpqc_emit_cx *e, const struct mpqc_linear *l
     for (unsigned r = 0; r < p->n_rest; r++) p->rest[r].interleaved = true;
 }
 
+/* Bytes of the network's constants. */
+static size_t constants(const struct mpqc_emit_cx *e)
+{
+    size_t bytes = 0;
+    for (uint32_t v = 0; v < e->graph->n_values; v++)
+        if (mpqc_is_const(e->graph, v)) bytes += mpqc_type_bytes(&e->graph->values[v].type);
+    return bytes;
+}
+
 int64_t mpqc_cost_of_byte(const struct mpqc_emit_cx *e)
 {
-    size_t weights = 0;
-    for (uint32_t v = 0; v < e->graph->n_values; v++)
-        if (mpqc_is_const(e->graph, v)) weights += mpqc_type_bytes(&e->graph->values[v].type);
-    if (weights >= (size_t)1 << 20) return 5;
+    if (constants(e) >= (size_t)1 << 20) return 5;
     /* where a dot product is several instructions, code is what makes a library large */
     return e->target->isa->x_values > 1 ? 64 : 12;
 }
@@ -425,6 +435,11 @@ static void complete(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
     t->block = choose_block(e, l, t);
     t->by_panel = l->batch * t->units == 1 && l->groups == 1 &&
                   t->panels.n_full + (int64_t)t->panels.n_rest > 1;
+    int64_t tiles = l->flat ? t->units : t->units * ((l->cols + t->mw - 1) / t->mw);
+    t->far_weights = !t->amx && !t->serial && !t->form && l->bits == 8 && l->groups == 1 &&
+                     tiles > 1 && constants(e) > e->target->l2_bytes;
+    t->fetching = t->far_weights && tiles <= MOST_FETCHING ? tiles : 0;
+    if (t->fetching && t->unroll < FETCH_STEPS) t->unroll = FETCH_STEPS;
     t->stream = t->by_panel && mpqc_packing_of(l->bits).n > 0 &&
                 mpqc_group_bytes(l, &t->panels) > (int64_t)e->target->l2_bytes;
     if (t->stream && t->unroll < STREAM_STEPS) t->unroll = STREAM_STEPS;

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Weights that a core should ask for before it needs them.
+ *
+ * Plain weights of a network that the second cache does not hold (far_weights).  Several tiles of
+ * an image pass over a panel, and only the first of them waits for the third cache or for
+ * memory; where tiles are few, as in the late layers of a network, that is a good part of the
+ * time.  So they bring the next panel into the second cache, evenly: each tile asks for some
+ * lines with every turn of the loop over steps.  Where these are is the address of the steps'
+ * own weights, moved by a panel and by the number of the tile; tiles for which there is none left
+ * ask for what they read themselves, which costs next to nothing.  Behind a layer's last panel
+ * lie the weights of the next layer.  And a panel that the first cache does not hold is asked for
+ * once more shortly before each step.
+ *
+ * Packed weights that are read once (stream) are read so slowly that what a core holds in
+ * flight is little memory, and hardware prefetchers stop at pages.  So with every bundle of
+ * steps the lines STREAM_AHEAD of it are asked for: into all caches, because Intel's cores
+ * bring lines that are to be used once (prefetchnta) two times as slowly as others.  Plain bytes
+ * that are read once need no help: every load is a line.
+ */
+#include "codegen/gemm.h"
+
+#define LINE 64
+#define STREAM_AHEAD 8192
+#define NEAR_AHEAD 512
+
+enum cache { SECOND_CACHE = 2, FIRST_CACHE }; /* llvm.prefetch's locality */
+
+static void prefetch(struct gemm *q, LLVMValueRef from, int64_t at, enum cache cache)
+{
+    struct mpqc_emit_cx *e = q->e;
+    LLVMValueRef read = mpqc_b_i32(e, 0), data = mpqc_b_i32(e, 1);
+    LLVMValueRef args[] = {mpqc_b_gep_const(e, from, at), read, mpqc_b_i32(e, cache), data};
+    mpqc_b_intrinsic(e, "llvm.prefetch", &e->ptr, 1, args, 4);
+}
+
+/* Of weights that are not packed. */
+static int64_t step_bytes(const struct gemm *q)
+{
+    return q->l->per_lane * mpqc_columns_lanes(q->c);
+}
+
+static int64_t divide_up(int64_t n, int64_t by)
+{
+    return (n + by - 1) / by;
+}
+
+void mpqc_prefetch_tile(struct gemm *q, LLVMValueRef number)
+{
+    struct mpqc_emit_cx *e = q->e;
+    if (!q->t->fetching) return;
+    int64_t lines = divide_up(q->t->unroll * step_bytes(q), LINE);
+    int64_t panel = mpqc_panel_bytes(q->l, q->c);
+    q->next_lines = divide_up(lines, q->t->fetching);
+    LLVMValueRef next = mpqc_b_madd(e, number, q->next_lines * LINE, mpqc_b_i64(e, panel));
+    LLVMValueRef needed = mpqc_b_i64(e, divide_up(lines, q->next_lines));
+    needed = LLVMBuildICmp(e->b, LLVMIntSLT, number, needed, "");
+    q->next = LLVMBuildSelect(e->b, needed, next, mpqc_b_i64(e, 0), "");
+}
+
+/* Step k's lines, `ahead` of them. */
+static void ask(struct gemm *q, LLVMValueRef w, int64_t k, int64_t ahead, enum cache cache)
+{
+    int64_t step = step_bytes(q), bundle = mpqc_packing_of(q->l->bits).steps;
+    int64_t from = mpqc_packed_rows(q->l->bits, k) * step;
+    int64_t to = mpqc_packed_rows(q->l->bits, k + bundle) * step;
+    for (int64_t at = from; at < to; at += LINE) prefetch(q, w, ahead + at, cache);
+}
+
+void mpqc_prefetch_step(struct gemm *q, LLVMValueRef w, int64_t k)
+{
+    if (q->t->fetching && k % q->t->unroll == 0) {
+        LLVMValueRef next = mpqc_b_gep(q->e, w, q->next);
+        for (int64_t i = 0; i < q->next_lines; i++)
+            prefetch(q, next, k * step_bytes(q) + i * LINE, SECOND_CACHE);
+    }
+    if (q->t->far_weights && mpqc_panel_bytes(q->l, q->c) > (int64_t)q->e->target->l1_bytes)
+        ask(q, w, k, NEAR_AHEAD, FIRST_CACHE);
+    if (q->t->stream && k % mpqc_packing_of(q->l->bits).steps == 0)
+        ask(q, w, k, STREAM_AHEAD, FIRST_CACHE);
+}
