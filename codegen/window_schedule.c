@@ -20,10 +20,11 @@
  * their columns, where halves were 12 to 20 % faster. */
 #define WEIGHT_COST 5
 #define CLOSE_WEIGHT_COST 12
-/* Vector registers that a pass needs beside weights and accumulators: bias, shifts, factors,
- * what the epilogue compares with, a quartet. */
-#define HALVES_OTHERS 8
-#define WHOLE_OTHERS 20
+/* Where weights and sums of whole blocks are LLVM's to spill: of a quartet and a position; twice
+ * as much where a prepared quartet is three values for each vector (AVX-512 without VNNI: sums
+ * that were stored to finish them in a loop took up to 19 % longer). */
+#define SPILL_COST 15
+/* Vector registers beside isa->half_others, whole_others. */
 #define PASSING 3      /* for weights from memory that several positions take */
 #define NEXT_QUARTET 4 /* which LLVM interleaves ahead of time where few positions take it */
 
@@ -250,17 +251,17 @@ static bool survey(const struct mpqc_window *p, struct mpqc_window_plan *q, int6
 }
 
 /* Are weights told to stay in registers or to be operands in memory?  Else that is LLVM's
- * choice: where they are prepared, it is no operand, and 16 registers are few. */
+ * choice: where they are prepared, it is no operand. */
 static bool places_weights(const struct mpqc_isa *isa, const struct mpqc_window_plan *q)
 {
-    return isa->registers >= 32 && isa->w_values == 1 && !q->loops && !q->rolled;
+    return isa->half_others > 0 && isa->w_values == 1 && !q->loops && !q->rolled;
 }
 
 /* Registers that are left for weights of a pass. */
 static int64_t room_for_weights(const struct mpqc_isa *isa, const struct mpqc_window *p,
                                 const struct mpqc_window_plan *q, const struct survey *s)
 {
-    int64_t others = (q->halves ? HALVES_OTHERS : WHOLE_OTHERS) + p->held;
+    int64_t others = (q->halves ? isa->half_others : isa->whole_others) + p->held;
     if (q->halves && far_apart(p)) others += NEXT_QUARTET;
     return isa->registers - others - s->live * (q->halves ? 2 : 4);
 }
@@ -298,8 +299,9 @@ static int64_t again_cost(const struct mpqc_isa *isa, const struct mpqc_window *
                           int64_t positions, struct mpqc_window_block *b)
 {
     int64_t twice = q->halves ? s->loads * 12 + 8 * positions + 30 : 0;
+    int64_t spill = SPILL_COST * (isa->x_values > 2 ? 2 : 1);
     if (!places_weights(isa, q))
-        return q->halves ? s->loads * 7 + 12 * positions + 30 : s->pairs * 15;
+        return q->halves ? s->loads * 7 + 12 * positions + 30 : s->pairs * spill;
     int64_t each = q->halves || far_apart(p) ? WEIGHT_COST : CLOSE_WEIGHT_COST;
     return twice + keep_weights(isa, p, q, *s, b) * (q->halves ? 2 : 4) * each;
 }
@@ -323,6 +325,7 @@ static bool tile_costs(struct mpqc_emit_cx *e, const struct mpqc_window *p,
             s.pairs * 4 * (isa->dot_cost * 5 / 4 + 2 * w_extra);
     if (q->loops) *code = *code / n * (q->groups > 1 ? 2 : 1);
     if (isa->registers <= 16 && !q->halves) *code *= 2; /* copies and spills */
+    if (isa->registers <= 16 && places_weights(isa, q)) *code += s.pairs * 16; /* addresses */
     *code += mpqc_finish_code(4) * (q->rolled ? 1 : positions) +
              (q->rolled ? 40 * positions : 0) + 100 + (q->halves ? 16 * positions + 60 : 0);
     if (b->c.shared) {

@@ -322,16 +322,11 @@ static void unrolled(struct mpqc_window_tile *q, struct mpqc_window_origin o,
     for (unsigned i = 0; i < n; i++)
         for (int64_t t = 0; t < positions; t++)
             if (quartet[i].pattern[t] >= 0) last[t] = i;
-    LLVMValueRef w = q->w;
-    unsigned reload = q->p->w ? q->e->target->isa->reload : 0;
     for (unsigned i = 0; i < n; i++) {
-        if (reload && i % reload == 0)
-            q->w = mpqc_b_alias(q->e, w, LLVMBuildNSWAdd(q->e->b, o.position, constant(q, i), ""));
         take_quartet(q, o, &quartet[i]);
         for (int64_t t = 0; t < positions && !q->plan->rolled; t++)
             if (last[t] == i) finish(q, t, o, bias);
     }
-    q->w = w;
     if (q->plan->rolled) finish_rolled(q, o, bias);
 }
 
