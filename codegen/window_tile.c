@@ -156,7 +156,7 @@ static int64_t pattern_bytes(const struct mpqc_window_tile *q)
 static LLVMValueRef weights_of(struct mpqc_window_tile *q, int i, LLVMValueRef by)
 {
     LLVMValueRef w = q->w;
-    if (!q->b->kept[i]) w = q->last_w = mpqc_b_alias(q->e, q->last_w, by);
+    if (!q->b->kept[q->pass][i]) w = q->last_w = mpqc_b_alias(q->e, q->last_w, by);
     return mpqc_b_gep_const(q->e, w, i * pattern_bytes(q));
 }
 
