@@ -21,8 +21,8 @@
 #define WEIGHT_COST 5
 #define CLOSE_WEIGHT_COST 12
 /* Where weights and sums of whole blocks are LLVM's to spill: of a quartet and a position; twice
- * as much where a prepared quartet is three values for each vector (AVX-512 without VNNI: sums
- * that were stored to finish them in a loop took up to 19 % longer). */
+ * as much where a prepared quartet is several values for each vector (sums that are stored, to be
+ * finished in a loop, then took up to 20 % longer). */
 #define SPILL_COST 15
 /* Vector registers beside isa->half_others, whole_others. */
 #define PASSING 3      /* for weights from memory that several positions take */
@@ -303,7 +303,7 @@ static int64_t again_cost(const struct mpqc_isa *isa, const struct mpqc_window *
                           int64_t positions, struct mpqc_window_block *b)
 {
     int64_t twice = q->halves ? s->loads * 12 + 8 * positions + 30 : 0;
-    int64_t spill = SPILL_COST * (isa->x_values > 2 ? 2 : 1);
+    int64_t spill = SPILL_COST * (isa->x_values > 1 ? 2 : 1);
     if (!places_weights(isa, q))
         return q->halves ? s->loads * 7 + 12 * positions + 30 : s->pairs * spill;
     int64_t each = q->halves || far_apart(p) ? WEIGHT_COST : CLOSE_WEIGHT_COST;
@@ -332,7 +332,7 @@ static bool tile_costs(struct mpqc_emit_cx *e, const struct mpqc_window *p,
             s.pairs * 4 * (isa->dot_cost * 5 / 4 + 2 * w_extra);
     if (q->loops) *code = *code / n * (q->groups > 1 ? 2 : 1);
     if (isa->registers <= 16 && !q->halves) *code *= 2; /* copies and spills */
-    if (isa->registers <= 16 && places_weights(isa, q)) *code += s.pairs * 16; /* addresses */
+    if (isa->registers <= 16 && places_weights(isa, q)) *code += s.pairs * 8; /* addresses */
     *code += mpqc_finish_code(4) * (q->rolled ? 1 : positions) +
              (q->rolled ? 40 * positions : 0) + 100 + (q->halves ? 16 * positions + 60 : 0);
     if (b->c.shared) {
