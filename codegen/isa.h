@@ -94,9 +94,10 @@ struct mpqc_isa {
     /* Not 0: depthwise convolution by `dot`, eight channels at a time (window_dots.c), where so
      * many quartets of taps or weights stay in registers. */
     unsigned dots;
-    /* Not 0: in windows that window_tile.c takes, weights are loaded again behind so many
-     * quartets, not kept for all outputs, whatever registers that takes. */
-    unsigned reload;
+    /* Vector registers that a tile of windows (window_tile.c) needs beside its sums and weights:
+     * bias, shifts, factors, quartets and what prepare_x makes of them.  In passes over whole
+     * blocks; over halves of them.  0: which weights stay in registers is LLVM's choice. */
+    unsigned whole_others, half_others;
     /* NULL, or depthwise convolution without interleaving (window_direct.c): n accumulators
      * of four channels += x0 * w0 + x1 * w1, vectors of 4 n bytes; x1 may be NULL. */
     void (*direct)(struct mpqc_emit_cx *, unsigned n, LLVMValueRef *acc, LLVMValueRef x0,

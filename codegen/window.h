@@ -42,9 +42,9 @@ struct mpqc_window_block {
     int64_t start[MPQC_MAX_SHARED];
     int64_t weight_bytes;  /* of one block */
     int64_t weight_first;
-    /* Patterns whose weights stay in registers while tiles follow each other; those of others
-     * are operands in memory. */
-    bool kept[MPQC_WINDOW_MAX_PATTERNS];
+    /* By pass: patterns whose weights stay in registers while tiles follow each other; those of
+     * others are operands in memory. */
+    bool kept[2][MPQC_WINDOW_MAX_PATTERNS];
 };
 
 /* The weights of one quartet of taps in the eyes of one output position: kh * KW + kw, or

@@ -20,10 +20,11 @@
  * their columns, where halves were 12 to 20 % faster. */
 #define WEIGHT_COST 5
 #define CLOSE_WEIGHT_COST 12
-/* Vector registers that a pass needs beside weights and accumulators: bias, shifts, factors,
- * what the epilogue compares with, a quartet. */
-#define HALVES_OTHERS 8
-#define WHOLE_OTHERS 20
+/* Where weights and sums of whole blocks are LLVM's to spill: of a quartet and a position; twice
+ * as much where a prepared quartet is several values for each vector (sums that are stored, to be
+ * finished in a loop, then took up to 20 % longer). */
+#define SPILL_COST 15
+/* Vector registers beside isa->half_others, whole_others. */
 #define PASSING 3      /* for weights from memory that several positions take */
 #define NEXT_QUARTET 4 /* which LLVM interleaves ahead of time where few positions take it */
 
@@ -250,17 +251,20 @@ static bool survey(const struct mpqc_window *p, struct mpqc_window_plan *q, int6
 }
 
 /* Are weights told to stay in registers or to be operands in memory?  Else that is LLVM's
- * choice: where they are prepared, it is no operand, and 16 registers are few. */
+ * choice: where they are prepared, it is no operand. */
 static bool places_weights(const struct mpqc_isa *isa, const struct mpqc_window_plan *q)
 {
-    return isa->registers >= 32 && isa->w_values == 1 && !q->loops && !q->rolled;
+    return isa->half_others > 0 && isa->w_values == 1 && !q->loops && !q->rolled;
 }
 
-/* Registers that are left for weights of a pass. */
+/* Registers that are left for weights of a pass.  Of halves, the first one only puts sums
+ * aside. */
 static int64_t room_for_weights(const struct mpqc_isa *isa, const struct mpqc_window *p,
-                                const struct mpqc_window_plan *q, const struct survey *s)
+                                const struct mpqc_window_plan *q, const struct survey *s,
+                                unsigned pass)
 {
-    int64_t others = (q->halves ? HALVES_OTHERS : WHOLE_OTHERS) + p->held;
+    int64_t others = q->halves ? isa->half_others : isa->whole_others;
+    if (!q->halves || pass > 0) others += p->held;
     if (q->halves && far_apart(p)) others += NEXT_QUARTET;
     return isa->registers - others - s->live * (q->halves ? 2 : 4);
 }
@@ -269,12 +273,13 @@ static int64_t room_for_weights(const struct mpqc_isa *isa, const struct mpqc_wi
  * others pass through some, and none beside the parts of shared vectors.  Gives how many pairs
  * take their weights from memory. */
 static int64_t keep_weights(const struct mpqc_isa *isa, const struct mpqc_window *p,
-                            const struct mpqc_window_plan *q, struct survey s,
+                            const struct mpqc_window_plan *q, struct survey s, unsigned pass,
                             struct mpqc_window_block *b)
 {
-    int64_t vectors = q->halves ? 2 : 4, room = room_for_weights(isa, p, q, &s), pairs = s.pairs;
-    bool told = places_weights(isa, q);
-    memset(b->kept, !told, sizeof b->kept);
+    int64_t vectors = q->halves ? 2 : 4, room = room_for_weights(isa, p, q, &s, pass);
+    int64_t pairs = s.pairs;
+    bool told = places_weights(isa, q), *kept = b->kept[pass];
+    memset(kept, !told, sizeof b->kept[pass]);
     if (room < vectors * q->n_patterns) room -= PASSING;
     if (b->c.shared) room = 0;
     for (; told && room >= vectors; room -= vectors) {
@@ -282,7 +287,7 @@ static int64_t keep_weights(const struct mpqc_isa *isa, const struct mpqc_window
         for (unsigned i = 1; i < q->n_patterns; i++)
             if (s.uses[i] > s.uses[best]) best = i;
         if (s.uses[best] == 0) break;
-        b->kept[best] = true;
+        kept[best] = true;
         pairs -= s.uses[best];
         s.uses[best] = 0;
     }
@@ -298,10 +303,13 @@ static int64_t again_cost(const struct mpqc_isa *isa, const struct mpqc_window *
                           int64_t positions, struct mpqc_window_block *b)
 {
     int64_t twice = q->halves ? s->loads * 12 + 8 * positions + 30 : 0;
+    int64_t spill = SPILL_COST * (isa->x_values > 1 ? 2 : 1);
     if (!places_weights(isa, q))
-        return q->halves ? s->loads * 7 + 12 * positions + 30 : s->pairs * 15;
+        return q->halves ? s->loads * 7 + 12 * positions + 30 : s->pairs * spill;
     int64_t each = q->halves || far_apart(p) ? WEIGHT_COST : CLOSE_WEIGHT_COST;
-    return twice + keep_weights(isa, p, q, *s, b) * (q->halves ? 2 : 4) * each;
+    int64_t pairs = keep_weights(isa, p, q, *s, 0, b);
+    if (!q->halves) return pairs * 4 * each;
+    return twice + (pairs + keep_weights(isa, p, q, *s, 1, b)) * each;
 }
 
 /* Time and code of a tile of one block, as in tiles.c; false: impossible. */
@@ -313,7 +321,8 @@ static bool tile_costs(struct mpqc_emit_cx *e, const struct mpqc_window *p,
     int64_t n = p->kw * q->groups, loads = p->kw * p->kh, positions = height * width;
     struct survey s = {.quartets = n, .loads = loads, .pairs = n, .live = 1};
     if (!q->loops && !survey(p, q, height, width, &s)) return false;
-    if (places_weights(isa, q) && room_for_weights(isa, p, q, &s) + p->held < 0) return false;
+    if (places_weights(isa, q) && room_for_weights(isa, p, q, &s, 1) + p->held < 0)
+        return false;
     int64_t x_extra = isa->x_values > 1 ? isa->x_cost : 0;
     int64_t w_extra = isa->w_values > 1 ? isa->w_cost : 0;
     *time = s.quartets * (QUARTET_COST + 4 * x_extra) + s.loads * 5 +
@@ -323,6 +332,7 @@ static bool tile_costs(struct mpqc_emit_cx *e, const struct mpqc_window *p,
             s.pairs * 4 * (isa->dot_cost * 5 / 4 + 2 * w_extra);
     if (q->loops) *code = *code / n * (q->groups > 1 ? 2 : 1);
     if (isa->registers <= 16 && !q->halves) *code *= 2; /* copies and spills */
+    if (isa->registers <= 16 && places_weights(isa, q)) *code += s.pairs * 8; /* addresses */
     *code += mpqc_finish_code(4) * (q->rolled ? 1 : positions) +
              (q->rolled ? 40 * positions : 0) + 100 + (q->halves ? 16 * positions + 60 : 0);
     if (b->c.shared) {
@@ -460,7 +470,8 @@ int64_t mpqc_window_choose(struct mpqc_emit_cx *e, const struct mpqc_window *p,
     for (unsigned i = 0; i < out->n_blocks; i++) {
         struct survey s = {0};
         if (!out->loops) survey(p, out, out->height, out->blocks[i].tile, &s);
-        keep_weights(e->target->isa, p, out, s, &out->blocks[i]);
+        for (unsigned pass = 0; pass < 2; pass++)
+            keep_weights(e->target->isa, p, out, s, pass, &out->blocks[i]);
     }
     return best;
 }

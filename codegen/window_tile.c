@@ -156,7 +156,7 @@ static int64_t pattern_bytes(const struct mpqc_window_tile *q)
 static LLVMValueRef weights_of(struct mpqc_window_tile *q, int i, LLVMValueRef by)
 {
     LLVMValueRef w = q->w;
-    if (!q->b->kept[i]) w = q->last_w = mpqc_b_alias(q->e, q->last_w, by);
+    if (!q->b->kept[q->pass][i]) w = q->last_w = mpqc_b_alias(q->e, q->last_w, by);
     return mpqc_b_gep_const(q->e, w, i * pattern_bytes(q));
 }
 
@@ -322,16 +322,11 @@ static void unrolled(struct mpqc_window_tile *q, struct mpqc_window_origin o,
     for (unsigned i = 0; i < n; i++)
         for (int64_t t = 0; t < positions; t++)
             if (quartet[i].pattern[t] >= 0) last[t] = i;
-    LLVMValueRef w = q->w;
-    unsigned reload = q->p->w ? q->e->target->isa->reload : 0;
     for (unsigned i = 0; i < n; i++) {
-        if (reload && i % reload == 0)
-            q->w = mpqc_b_alias(q->e, w, LLVMBuildNSWAdd(q->e->b, o.position, constant(q, i), ""));
         take_quartet(q, o, &quartet[i]);
         for (int64_t t = 0; t < positions && !q->plan->rolled; t++)
             if (last[t] == i) finish(q, t, o, bias);
     }
-    q->w = w;
     if (q->plan->rolled) finish_rolled(q, o, bias);
 }
 
