@@ -5,8 +5,9 @@
  * Plain weights of a network that the second cache does not hold (far_weights).  Several tiles of
  * an image pass over a panel, and only the first of them waits for the third cache or for
  * memory; where tiles are few, as in the late layers of a network, that is a good part of the
- * time.  So they bring the next panel into the second cache, evenly: each tile asks for some
- * lines with every turn of the loop over steps.  Where these are is the address of the steps'
+ * time.  So they bring the next panel into the second cache: each tile asks for some lines with
+ * every turn of the loop over steps, so many that half of the tiles do it, which is what there
+ * is of them where two threads share a layer.  Where these are is the address of the steps'
  * own weights, moved by a panel and by the number of the tile; tiles for which there is none left
  * ask for what they read themselves, which costs next to nothing.  Behind a layer's last panel
  * lie the weights of the next layer.  And a panel that the first cache does not hold is asked for
@@ -51,7 +52,7 @@ void mpqc_prefetch_tile(struct gemm *q, LLVMValueRef number)
     if (!q->t->fetching) return;
     int64_t lines = divide_up(q->t->unroll * step_bytes(q), LINE);
     int64_t panel = mpqc_panel_bytes(q->l, q->c);
-    q->next_lines = divide_up(lines, q->t->fetching);
+    q->next_lines = divide_up(lines, divide_up(q->t->fetching, 2));
     LLVMValueRef next = mpqc_b_madd(e, number, q->next_lines * LINE, mpqc_b_i64(e, panel));
     LLVMValueRef needed = mpqc_b_i64(e, divide_up(lines, q->next_lines));
     needed = LLVMBuildICmp(e->b, LLVMIntSLT, number, needed, "");
