@@ -4,6 +4,7 @@
  */
 #include "driver/cli.h"
 #include "driver/distill.h"
+#include "driver/judge.h"
 
 #define DEFAULT_CALIB_COUNT 256
 
@@ -196,6 +197,18 @@ mpqc_status mpqc_eval_open(struct mpqc_cx *cx, const struct mpqc_cli *cli,
     MPQC_TRY(bind_all(cx, cli, g, set));
     *data = (struct mpqc_dataset){.count = set->samples, .get = get_sample, .user = set};
     return MPQC_OK;
+}
+
+struct mpqc_judge mpqc_judge_choose(const struct mpqc_dataset *eval,
+                                    const struct mpqc_dataset *used, uint64_t samples)
+{
+    if (eval) return (struct mpqc_judge){eval, 0, eval->count, false, "of -eval"};
+    uint64_t seen = used ? used->count : 0;
+    if (samples >= 2 * seen)
+        return (struct mpqc_judge){used, seen, samples - seen, false,
+                                   "of -calib that calibration left out"};
+    return (struct mpqc_judge){used, 0, samples, true,
+                               "of -calib, most or all of which calibration used"};
 }
 
 uint64_t mpqc_calib_samples(const struct mpqc_calib_set *set)

@@ -147,9 +147,12 @@ static mpqc_status finish(struct job *j)
 {
     struct mpqc_accuracy accuracy;
     struct mpqc_codegen_facts facts;
-    if (j->passes.data)
-        MPQC_TRY(mpqc_report_accuracy(j->cx, j->passes.engine, &j->float_graph, &j->graph, &j->data,
-                                      ACCURACY_SAMPLES, &accuracy));
+    struct mpqc_judge by = mpqc_judge_choose(j->cli->n_eval ? &j->eval_data : NULL, j->passes.data,
+                                             mpqc_calib_samples(j->calib));
+    if (by.n > ACCURACY_SAMPLES) by.n = ACCURACY_SAMPLES;
+    if (by.data)
+        MPQC_TRY(mpqc_report_accuracy(j->cx, j->passes.engine, &j->float_graph, &j->graph, by.data,
+                                      by.first, by.n, &accuracy));
     MPQC_TRY(tune(j));
     MPQC_TRY(report(j));
     MPQC_TRY(emit(j, &facts)); /* last, so that nothing is left behind by a failure */
@@ -161,7 +164,8 @@ static mpqc_status finish(struct job *j)
                                               .target = &j->target,
                                               .facts = &facts,
                                               .tuning = tuned(j),
-                                              .accuracy = j->passes.data ? &accuracy : NULL});
+                                              .judge = &by,
+                                              .accuracy = by.data ? &accuracy : NULL});
     return MPQC_OK;
 }
 
@@ -200,7 +204,7 @@ static mpqc_status decide_bits(struct job *j)
     struct mpqc_mixed_job job = {.cx = j->cx, .cli = j->cli, .passes = &j->passes,
                                  .graph = &j->float_graph, .target = &j->target,
                                  .samples = mpqc_calib_samples(j->calib), .out = &j->mixed};
-    if (j->cli->n_eval) job.eval.data = &j->eval_data;
+    if (j->cli->n_eval) job.eval.by.data = &j->eval_data;
     j->has_mixed = true;
     return mpqc_mixed_decide(&job);
 }

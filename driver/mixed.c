@@ -144,11 +144,11 @@ static mpqc_status check_labels(struct mpqc_mixed_job *j, const int64_t *labels,
     const char *path = j->cli->mixed.labels;
     const struct mpqc_type *t = &mpqc_value_at(j->graph, j->graph->outputs[0])->type;
     int64_t classes = mpqc_type_count(t);
-    uint64_t samples = j->eval.data ? j->eval.data->count : j->samples;
+    uint64_t samples = j->eval.by.data ? j->eval.by.data->count : j->samples;
     if (n != samples)
         return MPQC_FAIL(j->cx, DATA, at_file(path),
                          "%llu labels, but -%s has %llu samples; there must be one for each",
-                         (unsigned long long)n, j->eval.data ? "eval" : "calib",
+                         (unsigned long long)n, j->eval.by.data ? "eval" : "calib",
                          (unsigned long long)samples);
     for (uint64_t i = 0; i < n; i++)
         if (labels[i] < 0 || labels[i] >= classes)
@@ -174,21 +174,13 @@ static mpqc_status read_labels(struct mpqc_mixed_job *j, const int64_t **out, ui
     return status == MPQC_OK && !*out ? MPQC_OOM(j->cx) : status;
 }
 
-/* Which samples judge a plan: those of -eval; else those of -calib that calibration did
- * not use, where there are as many as it did; else all of -calib. */
 static void choose_eval(struct mpqc_mixed_job *j, const int64_t *labels)
 {
     struct mpqc_mixed_eval *e = &j->eval;
-    uint64_t used = j->passes->data ? j->passes->data->count : 0;
-    bool rest = !e->data && j->samples >= 2 * used;
-    e->labels = labels;
-    e->what = e->data ? "of -eval" : rest ? "of -calib that calibration left out"
-                                          : "of -calib, most or all of which calibration used";
-    e->first = rest ? used : 0;
-    e->n = (e->data ? e->data->count : j->samples) - e->first;
-    if (!e->data) e->data = j->passes->data;
     uint64_t most = j->cli->mixed.eval_count;
-    if (most && most < e->n) e->n = most;
+    e->labels = labels;
+    e->by = mpqc_judge_choose(e->by.data, j->passes->data, j->samples);
+    if (most && most < e->by.n) e->by.n = most;
 }
 
 /* ---- sensitivity and cost ---- */
@@ -371,7 +363,7 @@ static mpqc_status decide(struct mpqc_mixed_job *j)
     uint64_t n_labels;
     MPQC_TRY(layers(j));
     MPQC_TRY(read_labels(j, &labels, &n_labels));
-    bool of_calib = !j->eval.data; /* else sensitivities have no labels */
+    bool of_calib = !j->eval.by.data; /* else sensitivities have no labels */
     choose_eval(j, labels);
     bool needed = omega_needed(&j->cli->mixed), load = j->cli->mixed.load_sensitivity;
     if (load) MPQC_TRY(load_sensitivity(j));

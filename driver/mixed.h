@@ -7,6 +7,7 @@
 #define MPQC_DRIVER_MIXED_H
 
 #include "codegen/codegen.h"
+#include "driver/judge.h"
 #include "passes/allocate.h"
 #include "passes/pass.h"
 #include "passes/sensitivity/sensitivity.h"
@@ -54,12 +55,10 @@ int mpqc_mixed_check(const struct mpqc_cli *cli, char *err);
 #include "driver/mixed_flags.def"
 #undef FLAG
 
-/* Labelled samples to judge plans by: n of them from `first` on. */
+/* Labelled samples to judge plans by. */
 struct mpqc_mixed_eval {
-    const struct mpqc_dataset *data;
-    const int64_t *labels; /* of every sample of data; NULL: none */
-    uint64_t first, n;
-    const char *what;      /* "of -eval" */
+    struct mpqc_judge by;
+    const int64_t *labels; /* of every sample of by.data; NULL: none */
 };
 
 /* What the decision knows and was; lives in passes->keep. */
@@ -87,7 +86,7 @@ struct mpqc_mixed_job {
     struct mpqc_graph *graph;         /* simplified float graph, compact: clones keep ids */
     const struct mpqc_target *target;
     uint64_t samples;                 /* in the calibration files, whatever -calib-count */
-    struct mpqc_mixed_eval eval;      /* data: of -eval, or NULL; the rest is found out */
+    struct mpqc_mixed_eval eval;      /* by.data: of -eval, or NULL; the rest is found out */
     struct mpqc_mixed *out;
 };
 /* Decides; sets passes->bits.  Writes -dump-sensitivity, -dump-config, -pareto. */

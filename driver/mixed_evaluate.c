@@ -40,16 +40,16 @@ static mpqc_status run_sample(void *user, unsigned worker, uint64_t index)
     struct run *r = user;
     struct worker *w = &r->workers[worker];
     pthread_mutex_lock(&r->lock);
-    const struct mpqc_dataset *data = r->e->data;
-    mpqc_status status = data->get(data->user, r->cx, r->e->first + index, w->in);
+    const struct mpqc_dataset *data = r->e->by.data;
+    mpqc_status status = data->get(data->user, r->cx, r->e->by.first + index, w->in);
     pthread_mutex_unlock(&r->lock);
     MPQC_TRY(status);
     MPQC_TRY(r->engine->run(w->runner, (const void *const *)w->in, w->out, NULL, NULL));
     const struct mpqc_type *t = &mpqc_value_at(r->g, r->g->outputs[0])->type;
-    if (arg_max(w->out[0], mpqc_type_count(t)) == r->e->labels[r->e->first + index])
+    if (arg_max(w->out[0], mpqc_type_count(t)) == r->e->labels[r->e->by.first + index])
         __atomic_add_fetch(&r->right, 1, __ATOMIC_RELAXED);
     uint64_t done = __atomic_add_fetch(&r->done, 1, __ATOMIC_RELAXED);
-    mpqc_cx_progress(r->cx, "evaluate plan", done, r->e->n);
+    mpqc_cx_progress(r->cx, "evaluate plan", done, r->e->by.n);
     return MPQC_OK;
 }
 
@@ -70,11 +70,11 @@ static mpqc_status make_worker(struct run *r, struct worker *w)
 static mpqc_status run_all(struct run *r)
 {
     uint64_t threads = r->cx->threads < 1 ? 1 : r->cx->threads;
-    if (threads > r->e->n) threads = r->e->n;
+    if (threads > r->e->by.n) threads = r->e->by.n;
     r->workers = MPQC_NEW_ARRAY(&r->arena, struct worker, threads);
     if (!r->workers) return MPQC_OOM(r->cx);
     while (r->n_workers < threads) MPQC_TRY(make_worker(r, &r->workers[r->n_workers++]));
-    return mpqc_for_each(r->n_workers, r->e->n, run_sample, r);
+    return mpqc_for_each(r->n_workers, r->e->by.n, run_sample, r);
 }
 
 static mpqc_status top1_of(struct mpqc_mixed_job *j, const struct mpqc_graph *g, double *top1)
@@ -87,7 +87,7 @@ static mpqc_status top1_of(struct mpqc_mixed_job *j, const struct mpqc_graph *g,
         if (r.workers[i].runner) r.engine->release(r.workers[i].runner);
     pthread_mutex_destroy(&r.lock);
     mpqc_arena_release(&r.arena);
-    *top1 = 100.0 * (double)r.right / (double)j->eval.n;
+    *top1 = 100.0 * (double)r.right / (double)j->eval.by.n;
     return status;
 }
 

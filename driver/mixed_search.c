@@ -259,15 +259,15 @@ static void say_miss(const struct search *s)
               "-max-drop=%g is missed: the most precise plan that the other bounds allow loses "
               "%.2f points (float %.2f %%, integer %.2f %% of %" PRIu64 " samples); it is compiled",
               s->j->cli->mixed.max_drop, m->float_top1 - m->top1, m->float_top1, m->top1,
-              s->j->eval.n);
+              s->j->eval.by.n);
 }
 
 static mpqc_status finish(struct search *s)
 {
     struct mpqc_mixed *m = s->j->out;
     m->searched = s->best >= 0;
-    m->labelled = s->j->eval.n;
-    m->labelled_what = s->j->eval.what;
+    m->labelled = s->j->eval.by.n;
+    m->labelled_what = s->j->eval.by.what;
     if (s->j->cli->mixed.pareto) {
         sort_by_cost(s);
         MPQC_TRY(write_front(s));

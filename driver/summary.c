@@ -71,15 +71,18 @@ static const char *si(double v, char out[32])
     return out;
 }
 
-static void print_accuracy(const struct mpqc_accuracy *a)
+/* Weights below 8 bits are fitted to the samples of calibration: on these they look better than
+ * on any other, the more so the fewer they are. */
+static void print_accuracy(const struct mpqc_accuracy *a, const struct mpqc_judge *by, bool fitted)
 {
     if (!a) {
         puts("accuracy  not measured: no data was given (-load-profile alone)");
         return;
     }
-    printf("accuracy  on %" PRIu64 " calibration samples against float: SQNR %.1f dB", a->samples,
-           a->sqnr_db);
+    printf("accuracy  on %" PRIu64 " %s%s against float: SQNR %.1f dB", a->samples,
+           by->seen ? "calibration samples" : "samples ", by->seen ? "" : by->what, a->sqnr_db);
     if (a->agreement >= 0) printf(", top-1 agreement %.1f %%", a->agreement);
+    if (by->seen && fitted) printf("; flattered: the weights were fitted to these");
     putchar('\n');
 }
 
@@ -104,7 +107,8 @@ void mpqc_summary_print(const struct mpqc_summary *s)
            s->facts->file_bytes, s->cli->out, s->facts->weight_bytes, s->facts->code_bytes);
     if (s->tuning) mpqc_tune_print(s->tuning, s->cli->verbose > 0);
     printf("arena     %" PRIu64 " bytes of workspace\n", plan->arena_bytes);
-    print_accuracy(s->accuracy);
+    print_accuracy(s->accuracy, s->judge,
+                   t.wbits_lo < 8 && s->cli->options.rounding == MPQC_ROUND_GPTQ);
     for (uint32_t i = 0; i < s->passes->n_islands; i++)
         printf("%s'%s' (%s)%s", i ? ", " : "float     ", s->passes->islands[i].node,
                s->passes->islands[i].op, i + 1 == s->passes->n_islands ? "\n" : "");

@@ -6,6 +6,7 @@
 
 #include "codegen/codegen.h"
 #include "driver/cli.h"
+#include "driver/judge.h"
 #include "driver/tune.h"
 #include "passes/report.h"
 
@@ -16,6 +17,7 @@ struct mpqc_summary {
     const struct mpqc_target *target;
     const struct mpqc_codegen_facts *facts;
     const struct mpqc_accuracy *accuracy; /* NULL: not measured (no data) */
+    const struct mpqc_judge *judge;       /* what it was measured on */
     const struct mpqc_tuning *tuning;     /* NULL: no -tune-kernels */
     const struct mpqc_mixed *mixed;       /* NULL: no decision about bits was asked for */
 };

@@ -31,7 +31,7 @@ struct job {
     struct mpqc_cx *cx;
     const struct mpqc_engine *engine;
     const struct mpqc_dataset *data;
-    uint64_t count, done; /* done: atomic */
+    uint64_t first, count, done; /* done: atomic */
     struct mpqc_arena arena;
     struct worker *workers;
     unsigned n_workers;
@@ -110,7 +110,7 @@ static mpqc_status run_sample(void *user, unsigned worker, uint64_t index)
     struct worker *w = &j->workers[worker];
     struct side *a = &w->real, *b = &w->integer;
     pthread_mutex_lock(&j->lock);
-    mpqc_status status = j->data->get(j->data->user, j->cx, index, a->in);
+    mpqc_status status = j->data->get(j->data->user, j->cx, j->first + index, a->in);
     pthread_mutex_unlock(&j->lock);
     MPQC_TRY(status);
     for (uint32_t i = 0; i < a->g->n_inputs; i++)
@@ -173,11 +173,10 @@ static void summarise(const struct job *j, const struct mpqc_graph *g, struct mp
 mpqc_status mpqc_report_accuracy(struct mpqc_cx *cx, const struct mpqc_engine *engine,
                                  const struct mpqc_graph *float_graph,
                                  const struct mpqc_graph *int_graph,
-                                 const struct mpqc_dataset *data, uint64_t limit,
-                                 struct mpqc_accuracy *out)
+                                 const struct mpqc_dataset *data, uint64_t first,
+                                 uint64_t count, struct mpqc_accuracy *out)
 {
-    struct job j = {.cx = cx, .engine = engine, .data = data, .count = data->count};
-    if (j.count > limit) j.count = limit;
+    struct job j = {.cx = cx, .engine = engine, .data = data, .first = first, .count = count};
     MPQC_ASSERT(float_graph->n_outputs == int_graph->n_outputs);
     pthread_mutex_init(&j.lock, NULL);
     mpqc_arena_init(&j.arena, cx->allocator);

@@ -15,13 +15,13 @@ struct mpqc_accuracy {
                          that output has fewer than two elements */
 };
 
-/* Runs the first min(data->count, limit) samples through both graphs, which have
- * the same outputs in the same order; integer outputs are dequantised by their
- * types.  Works on cx->threads threads. */
+/* Runs samples [first, first + count) of `data` through both graphs, which have the same
+ * outputs in the same order; integer outputs are dequantised by their types.  Works on
+ * cx->threads threads. */
 mpqc_status mpqc_report_accuracy(struct mpqc_cx *cx, const struct mpqc_engine *engine,
                                  const struct mpqc_graph *float_graph,
                                  const struct mpqc_graph *int_graph,
-                                 const struct mpqc_dataset *data, uint64_t limit,
-                                 struct mpqc_accuracy *out) MPQC_MUST_CHECK;
+                                 const struct mpqc_dataset *data, uint64_t first,
+                                 uint64_t count, struct mpqc_accuracy *out) MPQC_MUST_CHECK;
 
 #endif

@@ -25,8 +25,12 @@
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
 
-/* Added to the diagonal, as a share of its mean. */
-#define DAMPING 0.01f
+/* Added to the diagonal, as a share of its mean: so much, and so much for each weight per
+ * window.  Moments of n windows are wrong by k / n of their mean in every direction, and what
+ * they leave open, above all where n < k, must stay as it was trained: without the second
+ * share, rounding learns the calibration samples by heart and does worse on all others. */
+#define DAMPING 0.01
+#define DAMPING_PER_WINDOW 1.0
 /* A negative variance is the rounding error of its sums; so many times the largest is added. */
 #define OVER_NOISE 4
 #define CLIP_STEPS 100
@@ -477,7 +481,9 @@ static mpqc_status factor(struct rounder *s)
     double trace = 0;
     if (!order_rows(s) || !list_groups(s)) return MPQC_NO_MEMORY;
     for (int64_t i = 0; i < k; i++) trace += (double)s->importance[i];
-    float damping = DAMPING * (float)(trace / (double)(k ? k : 1));
+    double rows = m && m->rows ? (double)m->rows : INFINITY;
+    float damping = (float)((DAMPING + DAMPING_PER_WINDOW * (double)k / rows) * trace /
+                            (double)(k ? k : 1));
     if (m && k > 0) damping = fmaxf(damping, -OVER_NOISE * s->importance[0]); /* the least */
     if (!m || !(damping > 0)) {
         for (int64_t i = 0; m && i < k; i++) s->importance[i] = 1; /* inputs that never vary */

@@ -162,6 +162,20 @@ compiles 'anything goes' -load-sensitivity="$work/s.txt" -max-drop=100 -labels="
 verdict 'anything goes: the cheapest' "$(grep -Ev '^#|=w4a8$' "$work/b.plan")"
 
 net=$source/tutorials/networks/fashion_mobile.onnx
+# How good the result is, and on which samples: weights below 8 bits look better on those that
+# they were fitted to.
+compiles 'accuracy on other samples' -wbits=3 -o "$work/b/model.so"
+says 'accuracy: left out' '^accuracy +on 128 samples of -calib that calibration left out .*SQNR [0-9.]+ dB, top-1 agreement [0-9.]+ %$'
+all=$calib
+gunzip -c "$data/t10k-images-idx3-ubyte.gz" | head -c 6288 >"$work/many"
+{ printf '\000\000\010\003\000\000\000\010' && tail -c +9 "$work/many"; } >"$work/few-idx3-ubyte"
+calib="-calib=$work/few-idx3-ubyte -mean=0.2860 -std=0.3530"
+compiles 'accuracy on the same samples' -wbits=3 -o "$work/b/model.so"
+says 'accuracy: flattered' '^accuracy +on 8 calibration samples .* flattered: the weights were fitted to these$'
+compiles 'accuracy of 8 bits' -o "$work/b/model.so"
+says 'accuracy: plain' '^accuracy +on 8 calibration samples .* top-1 agreement [0-9.]+ %$'
+calib=$all
+
 compiles 'missed' $metric -max-drop=0 -labels="$labels" -eval-count=256 -candidates=w2a8 \
     -o "$work/b/miss.so"
 says 'missed: said plainly' 'warning: -max-drop=0 is missed: .* loses [0-9.]+ points'

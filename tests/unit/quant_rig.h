@@ -116,7 +116,7 @@ static inline struct mpqc_accuracy qrig_accuracy(struct qrig *r)
 {
     struct mpqc_accuracy a;
     r->seed += 1000003u;
-    assert_int_equal(mpqc_report_accuracy(&r->cx, &mpqc_interpreter, &r->real, &r->g, &r->data, 16,
+    assert_int_equal(mpqc_report_accuracy(&r->cx, &mpqc_interpreter, &r->real, &r->g, &r->data, 0, 16,
                                           &a), MPQC_OK);
     r->seed -= 1000003u;
     return a;
