@@ -4,86 +4,37 @@
 # stderr that names what is wrong, and no output file, whole or half.
 #
 #     sh tests/cli/errors.sh BIN SOURCE WORK
-set -u
-
-bin=$1
-source=$2
-work=$3
-nets=$source/tutorials/networks
-data=/usr/share/datasets/fashion-mnist
-images=$data/train-images-idx3-ubyte.gz
-passed=0
-failed=0
-
-rm -rf "$work"
-mkdir -p "$work/out"
+. "$2/tests/lib.sh"
+start emptydir
 out=$work/out/model.so
 
-# Says whether a case went as it should.
-verdict() { # NAME PROBLEM
-    if [ -z "$2" ]; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $1: $2"
-        sed 's/^/    /' "$work/stderr"
-    fi
-}
-
-# refuses NAME PATTERN COMMAND...: the command fails with PATTERN on stderr.
+# refuses NAME PATTERN COMMAND...
 refuses() {
     name=$1
     pattern=$2
     shift 2
-    rm -rf "$work/out" && mkdir "$work/out"
-    "$@" >"$work/stdout" 2>"$work/stderr"
-    status=$?
-    problem=
-    [ $status -eq 1 ] || problem="exit status $status"
-    grep -Eq -- "$pattern" "$work/stderr" || problem="$problem; no '$pattern' on stderr"
-    grep -q 'error: ' "$work/stderr" || problem="$problem; no error line"
-    [ -z "$(ls -A "$work/out")" ] || problem="$problem; left behind: $(ls -A "$work/out")"
-    verdict "$name" "$problem"
-}
-
-accepts() {
-    name=$1
-    shift
-    "$@" >"$work/stdout" 2>"$work/stderr"
-    status=$?
-    problem=
-    [ $status -eq 0 ] || problem="exit status $status"
-    verdict "$name" "$problem"
-}
-
-# npy FILE DTYPE SHAPE: a header; the data comes from stdin.
-npy() {
-    header="{'descr': '$2', 'fortran_order': False, 'shape': ($3), }"
-    {
-        printf '\223NUMPY\001\000\166\000%-117s\n' "$header"
-        cat
-    } >"$1"
+    run "$@"
+    refused "$name" "$pattern"
 }
 
 zeros() { head -c "$1" /dev/zero; }
 
 mpqc=$bin/mpqc
-run=$bin/mpqc-run
+mpqc_run=$bin/mpqc-run
 net=$nets/fashion_autoencoder.onnx
-calib="-calib=$images -calib-count=4"
+calib="-calib=$train -calib-count=4"
 
-zeros 6272 | npy "$work/good.npy" '<f4' '2, 784'
-zeros 800 | npy "$work/shape.npy" '<f4' '2, 100'
-zeros 0 | npy "$work/empty.npy" '<f4' '0, 784'
-zeros 3000 | npy "$work/short.npy" '<f4' '2, 784'
-zeros 12544 | npy "$work/complex.npy" '<c8' '2, 784'
-{ printf '\000\000\300\177'; zeros 6268; } | npy "$work/nan.npy" '<f4' '2, 784'
-{ zeros 3136; printf '\000\000\200\377'; zeros 3132; } | npy "$work/inf.npy" '<f4' '2, 784'
+zeros 6272 | npy "$work/good.npy" '<f4' '(2, 784)'
+zeros 800 | npy "$work/shape.npy" '<f4' '(2, 100)'
+zeros 0 | npy "$work/empty.npy" '<f4' '(0, 784)'
+zeros 3000 | npy "$work/short.npy" '<f4' '(2, 784)'
+zeros 12544 | npy "$work/complex.npy" '<c8' '(2, 784)'
+{ printf '\000\000\300\177'; zeros 6268; } | npy "$work/nan.npy" '<f4' '(2, 784)'
+{ zeros 3136; printf '\000\000\200\377'; zeros 3132; } | npy "$work/inf.npy" '<f4' '(2, 784)'
 head -c 10000 "$net" >"$work/truncated.onnx"
 : >"$work/empty.onnx"
 head -c 4000 /dev/urandom >"$work/random.onnx"
 echo 'this is a text file' >"$work/text.onnx"
-mkdir -p "$work/emptydir"
 printf '\034\000\000\000TFL3' >"$work/lite.tflite"
 printf 'version https://git-lfs.github.com/spec/v1\n' >"$work/pointer.onnx"
 cp "$net" "$work/own.onnx"
@@ -115,12 +66,12 @@ cp "$net" "$work/own.onnx"
     refuses 'NaN in data' '(nan.npy.*sample 0|sample 0.*nan.npy)' "$mpqc" "$net" -calib="$work/nan.npy" -o "$out"
     refuses 'Inf in data' '(inf.npy.*sample 1|sample 1.*inf.npy)' "$mpqc" "$net" -calib="$work/inf.npy" -o "$out"
     refuses 'empty folder' 'emptydir' "$mpqc" "$net" -calib="$work/emptydir" -o "$out"
-    refuses 'unknown input' "input 'nosuch'" "$mpqc" "$net" -calib=nosuch:"$images" -o "$out"
+    refuses 'unknown input' "input 'nosuch'" "$mpqc" "$net" -calib=nosuch:"$train" -o "$out"
     refuses 'unknown target' "pdp11" "$mpqc" "$net" $calib -target=pdp11 -o "$out"
     refuses 'unknown cpu' "z80" "$mpqc" "$net" $calib -mcpu=z80 -o "$out"
     refuses 'unknown kind' '-emit=exe is not known' "$mpqc" "$net" $calib -emit=exe -o "$out"
     refuses 'unknown method' '-calibration=best is not known' "$mpqc" "$net" $calib -calibration=best -o "$out"
-    refuses 'bad number' "-calib-count wants a whole number" "$mpqc" "$net" -calib="$images" -calib-count=many -o "$out"
+    refuses 'bad number' "-calib-count wants a whole number" "$mpqc" "$net" -calib="$train" -calib-count=many -o "$out"
     refuses 'no threads' "-j wants a whole number from 1" "$mpqc" "$net" $calib -j=0 -o "$out"
     refuses 'too many threads' "-j wants .* to 1024" "$mpqc" "$net" $calib -j=99999 -o "$out"
     refuses 'bad mean' 'mean' "$mpqc" "$net" $calib -mean=1,x -o "$out"
@@ -156,27 +107,25 @@ cp "$net" "$work/own.onnx"
     refuses 'damaged profile' 'text.onnx' "$mpqc" "$net" -load-profile="$work/text.onnx" -o "$out"
     if [ -w /dev/full ]; then
         "$mpqc" -list-ops >/dev/full 2>"$work/stderr"
-        [ $? -eq 1 ] && verdict 'full standard output' '' || verdict 'full standard output' 'exit status is not 1'
+        status_is 'full standard output' 1 $?
     fi
-    accepts 'a whole compilation' "$mpqc" "$net" -calib="$work/good.npy" -o "$work/ae.so"
-    verdict 'one value only: said' "$(grep -q "no other value than 0" "$work/stderr" || echo 'not said')"
-    accepts 'float data and -mean' "$mpqc" "$net" -calib="$work/good.npy" -mean=0.5 -o "$work/ae.so"
-    verdict 'float data and -mean: said' \
-        "$(grep -q "samples are f32 and taken as they are" "$work/stderr" || echo 'not said')"
+    works 'a whole compilation' "$mpqc" "$net" -calib="$work/good.npy" -o "$work/ae.so"
+    says 'one value only: said' "no other value than 0"
+    works 'float data and -mean' "$mpqc" "$net" -calib="$work/good.npy" -mean=0.5 -o "$work/ae.so"
+    says 'float data and -mean: said' "samples are f32 and taken as they are"
     head -c 20000 "$work/ae.so" >"$work/half.so"
-    accepts 'profile written' "$mpqc" "$net" $calib -dump-profile="$work/ae.profile" -o "$work/ae.so"
+    works 'profile written' "$mpqc" "$net" $calib -dump-profile="$work/ae.profile" -o "$work/ae.so"
     refuses 'profile of another network' 'ae.profile' "$mpqc" "$nets/fashion_resnet.onnx" \
         -load-profile="$work/ae.profile" -o "$out"
 
-    refuses 'run: no library' 'nothere.so' "$run" nothere.so
-    refuses 'run: half a library' 'half.so: the file is truncated' "$run" "$work/half.so"
-    refuses 'run: not a library' 'good.npy' "$run" "$work/good.npy"
-    refuses 'run: unknown flag' "did you mean '-labels'" "$run" "$work/ae.so" -label=x
-    refuses 'run: wrong shape' '784' "$run" "$work/ae.so" -in="$work/shape.npy"
-    refuses 'run: labels of another length' 'label' "$run" "$work/ae.so" -in="$work/good.npy" \
-        -labels="$data/t10k-labels-idx1-ubyte.gz"
-    refuses 'run: unwritable output' 'nodir' "$run" "$work/ae.so" -in="$work/good.npy" -out="$work/nodir/y.npy"
+    refuses 'run: no library' 'nothere.so' "$mpqc_run" nothere.so
+    refuses 'run: half a library' 'half.so: the file is truncated' "$mpqc_run" "$work/half.so"
+    refuses 'run: not a library' 'good.npy' "$mpqc_run" "$work/good.npy"
+    refuses 'run: unknown flag' "did you mean '-labels'" "$mpqc_run" "$work/ae.so" -label=x
+    refuses 'run: wrong shape' '784' "$mpqc_run" "$work/ae.so" -in="$work/shape.npy"
+    refuses 'run: labels of another length' 'label' "$mpqc_run" "$work/ae.so" -in="$work/good.npy" \
+        -labels="$labels"
+    refuses 'run: unwritable output' 'nodir' "$mpqc_run" "$work/ae.so" -in="$work/good.npy" -out="$work/nodir/y.npy"
 }
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+finish 60

@@ -4,61 +4,21 @@
 # files that describe them agree with each other.
 #
 #     sh tests/cli/mixed.sh BIN SOURCE WORK
-set -u
+. "$2/tests/lib.sh"
+[ -f "$labels" ] || skip "no Fashion-MNIST"
+start a b plain found c1 c2 # a library knows its file's name
+net=$nets/fashion_resnet.onnx
+calib="-calib=$images -calib-count=16 -mean=0.2860 -std=0.3530"
 
-bin=$1
-source=$2
-work=$3
-net=$source/tutorials/networks/fashion_resnet.onnx
-data=/usr/share/datasets/fashion-mnist
-calib="-calib=$data/t10k-images-idx3-ubyte.gz -calib-count=16 -mean=0.2860 -std=0.3530"
-labels=$data/t10k-labels-idx1-ubyte.gz
-passed=0
-failed=0
-
-[ -f "$labels" ] || exit 77
-rm -rf "$work"
-mkdir -p "$work/a" "$work/b" "$work/plain" "$work/found" "$work/c1" "$work/c2" # a library knows its file's name
-: >"$work/stdout"
-: >"$work/stderr"
-
-verdict() { # NAME PROBLEM
-    if [ -z "$2" ]; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $1: $2"
-        sed 's/^/    /' "$work/stderr" "$work/stdout"
-    fi
-}
-
-# compiles NAME FLAG...: mpqc succeeds; its answers are in stdout and stderr.
-compiles() {
+compiles() { # NAME FLAG...
     name=$1
     shift
     # shellcheck disable=SC2086 # $calib is several words on purpose
-    "$bin/mpqc" "$net" $calib "$@" >"$work/stdout" 2>"$work/stderr"
-    status=$?
-    problem=
-    [ $status -eq 0 ] || problem="exit status $status"
-    verdict "$name" "$problem"
+    works "$name" "$bin/mpqc" "$net" $calib "$@"
 }
 
-same() { # NAME FILE FILE
-    problem=
-    cmp "$2" "$3" >"$work/stdout" 2>"$work/stderr" || problem="the files differ"
-    verdict "$1" "$problem"
-}
-
-# says NAME PATTERN: in what mpqc printed last.
-says() {
-    problem=
-    cat "$work/stdout" "$work/stderr" | grep -Eq -- "$2" || problem="no '$2'"
-    verdict "$1" "$problem"
-}
-
-# holds NAME AWK-CONDITION FILE: the awk program prints nothing about the file.
-holds() {
+# agrees NAME AWK-PROGRAM FILE: the awk program prints nothing about the file.
+agrees() {
     problem=$(awk -F, "$2" "$3")
     verdict "$1" "$problem"
 }
@@ -138,7 +98,7 @@ same 'random: decided by the seed' "$work/r1.plan" "$work/r2.plan"
 
 # ---- the front, and the search for an accuracy ----
 compiles 'front' -load-sensitivity="$work/s.txt" -pareto="$work/front.csv" -o "$work/b/model.so"
-holds 'front: more bytes, less loss' '
+agrees 'front: more bytes, less loss' '
     NR == 1 && $0 != "size_bytes,latency_ns,bops,omega,top1,drop,plan" { print "header " $0 }
     NR > 1 && NF != 7 { print "line " NR }
     NR > 2 && ($1 <= size || $4 >= omega) { print "line " NR " is no better than the one before" }
@@ -148,12 +108,12 @@ compiles 'search' -load-sensitivity="$work/s.txt" -max-drop=2 -labels="$labels" 
     -o "$work/found/model.so" -dump-config="$work/found.plan" -pareto="$work/front.csv"
 says 'search: told' \
     '^search .*on 48 labelled samples of -calib that calibration left out: float [0-9.]+ %, integer'
-holds 'search: front has accuracies' 'NR > 1 && ($5 == "" || $6 == "") { print "line " NR }' \
+agrees 'search: front has accuracies' 'NR > 1 && ($5 == "" || $6 == "") { print "line " NR }' \
     "$work/front.csv"
 compiles 'search: as pins' -pin="$work/found.plan" -o "$work/b/model.so"
 same 'search: as pins, the same library' "$work/found/model.so" "$work/b/model.so"
 compiles 'held out' -load-sensitivity="$work/s.txt" -max-drop=2 -eval-count=32 \
-    -eval="$data/train-images-idx3-ubyte.gz" -labels="$data/train-labels-idx1-ubyte.gz" \
+    -eval="$train" -labels="$fashion/train-labels-idx1-ubyte.gz" \
     -candidates=w8a8,w4a8 -o "$work/held.so"
 says 'held out: which samples' 'evaluated on 32 labelled samples of -eval: float 9[0-9.]+ %'
 
@@ -161,13 +121,12 @@ compiles 'anything goes' -load-sensitivity="$work/s.txt" -max-drop=100 -labels="
     -eval-count=4 -candidates=w4a8,w8a8 -o "$work/b/model.so" -dump-config="$work/b.plan"
 verdict 'anything goes: the cheapest' "$(grep -Ev '^#|=w4a8$' "$work/b.plan")"
 
-net=$source/tutorials/networks/fashion_mobile.onnx
 # How good the result is, and on which samples: weights below 8 bits look better on those that
 # they were fitted to.
 compiles 'accuracy on other samples' -wbits=3 -o "$work/b/model.so"
 says 'accuracy: left out' '^accuracy +on 128 samples of -calib that calibration left out .*SQNR [0-9.]+ dB, top-1 agreement [0-9.]+ %$'
 all=$calib
-gunzip -c "$data/t10k-images-idx3-ubyte.gz" | head -c 6288 >"$work/many"
+gunzip -c "$images" | head -c 6288 >"$work/many"
 { printf '\000\000\010\003\000\000\000\010' && tail -c +9 "$work/many"; } >"$work/few-idx3-ubyte"
 calib="-calib=$work/few-idx3-ubyte -mean=0.2860 -std=0.3530"
 compiles 'accuracy on the same samples' -wbits=3 -o "$work/b/model.so"
@@ -176,13 +135,14 @@ compiles 'accuracy of 8 bits' -o "$work/b/model.so"
 says 'accuracy: plain' '^accuracy +on 8 calibration samples .* top-1 agreement [0-9.]+ %$'
 calib=$all
 
+net=$nets/fashion_mobile.onnx
 compiles 'missed' $metric -max-drop=0 -labels="$labels" -eval-count=256 -candidates=w2a8 \
     -o "$work/b/miss.so"
 says 'missed: said plainly' 'warning: -max-drop=0 is missed: .* loses [0-9.]+ points'
 says 'missed: in the summary' '^search .* \(missed\)$'
 [ -s "$work/b/miss.so" ] && problem= || problem="there is no library"
 verdict 'missed: compiled all the same' "$problem"
-net=$source/tutorials/networks/fashion_resnet.onnx
+net=$nets/fashion_resnet.onnx
 
 # ---- 1 and 2 bits: by name, or where they were measured to be faster ----
 counted='stage1.*conv1=w1a2'
@@ -199,7 +159,7 @@ verdict 'counted: never for size alone' "$(grep -E '=w.a[12]$' "$work/c.plan")"
 compiles 'counted: measured' $metric -max-size=0.5x -cost=measured -mcpu=native \
     -o "$work/c2/model.so" -report="$work/c.json"
 if command -v python3 >/dev/null; then
-    python3 - "$work/c.json" >"$work/stdout" 2>"$work/stderr" <<'PYTHON'
+    works 'counted: offered where it is faster' python3 - "$work/c.json" <<'PYTHON'
 import json, sys
 for l in json.load(open(sys.argv[1]))["layers"]:
     ns = l["latency_ns"]
@@ -207,17 +167,13 @@ for l in json.load(open(sys.argv[1]))["layers"]:
         if choice[-2:] in ("a1", "a2"):
             assert ns[choice] < ns["w8a8"], l
 PYTHON
-    status=$?
-    problem=
-    [ $status -eq 0 ] || problem="a slower choice was offered"
-    verdict 'counted: offered where it is faster' "$problem"
 fi
 
 # ---- the report ----
 compiles 'report' $metric -max-size=0.6x -report="$work/r.json" -o "$work/b/model.so"
 same 'report: the library is not changed by it' "$work/a/model.so" "$work/b/model.so"
 if command -v python3 >/dev/null; then
-    python3 - "$work/r.json" >"$work/stdout" 2>"$work/stderr" <<'PYTHON'
+    works 'report: JSON' python3 - "$work/r.json" <<'PYTHON'
 import json, sys
 r = json.load(open(sys.argv[1]))
 assert r["strategy"] == "ilp" and r["proven_optimal"] is True, r["strategy"]
@@ -232,15 +188,10 @@ for l in r["layers"]:
     assert 0 <= l["saturation"] < 0.2 and "-max-size binds" in l["reason"], l
     assert l["macs"] > 0 and l["params"] > 0 and len(l["input"]) in (2, 4), l
 PYTHON
-    status=$?
-    problem=
-    [ $status -eq 0 ] || problem="the JSON is wrong"
-    verdict 'report: JSON' "$problem"
 fi
-holds 'report: CSV' '
+agrees 'report: CSV' '
     NR == 1 { n = NF }
     NF < n { print "line " NR " is short" }
     END { if (NR != 17) print NR " lines" }' "$work/ilp.csv"
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+finish 80

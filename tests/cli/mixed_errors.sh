@@ -3,58 +3,18 @@
 # Wrong requests about bits: exit status 1, one sentence on stderr, nothing left behind.
 #
 #     sh tests/cli/mixed_errors.sh BIN SOURCE WORK
-set -u
-
-bin=$1
-source=$2
-work=$3
-nets=$source/tutorials/networks
-data=/usr/share/datasets/fashion-mnist
-images=$data/t10k-images-idx3-ubyte.gz
-labels=$data/t10k-labels-idx1-ubyte.gz
-passed=0
-failed=0
-
-[ -f "$images" ] || exit 77
-rm -rf "$work"
-mkdir -p "$work/out"
+. "$2/tests/lib.sh"
+[ -f "$images" ] || skip "no Fashion-MNIST"
+start
 out=$work/out/model.so
-
-verdict() { # NAME PROBLEM
-    if [ -z "$2" ]; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $1: $2"
-        sed 's/^/    /' "$work/stderr"
-    fi
-}
 
 # refuses NAME PATTERN FLAG...: mpqc with these flags fails, with PATTERN on stderr.
 refuses() {
     name=$1
     pattern=$2
     shift 2
-    rm -rf "$work/out" && mkdir "$work/out"
-    "$bin/mpqc" "$net" -o "$out" "$@" >"$work/stdout" 2>"$work/stderr"
-    status=$?
-    problem=
-    [ $status -eq 1 ] || problem="exit status $status"
-    grep 'error: ' "$work/stderr" | grep -Eq -- "$pattern" ||
-        problem="$problem; no error with '$pattern'"
-    [ "$(grep -c 'error: ' "$work/stderr")" -eq 1 ] || problem="$problem; not one error"
-    [ -z "$(ls -A "$work/out")" ] || problem="$problem; left behind: $(ls -A "$work/out")"
-    verdict "$name" "$problem"
-}
-
-# npy FILE DTYPE SHAPE: a header of 80 bytes, then the data from stdin.
-npy() {
-    header=$(printf "{'descr': '%s', 'fortran_order': False, 'shape': %s, }" "$2" "$3")
-    {
-        printf '\223NUMPY\001\000\106\000'
-        printf '%-69s\n' "$header"
-        cat
-    } >"$1"
+    run "$bin/mpqc" "$net" -o "$out" "$@"
+    refused "$name" "$pattern"
 }
 
 net=$nets/fashion_resnet.onnx
@@ -140,11 +100,11 @@ refuses 'pin: operator' "op:LSTM=w8a8' matches none" "$calib" $few -pin=op:LSTM=
 refuses 'pin: a folder' "cannot be read" "$calib" $few -pin="$work/out"
 
 # ---- labels ----
-train=$data/train-labels-idx1-ubyte.gz
+more=$fashion/train-labels-idx1-ubyte.gz
 refuses 'labels: too many' "60000 labels, but -calib has 10000 samples" "$calib" $few \
-    -max-drop=1 -labels="$train"
+    -max-drop=1 -labels="$more"
 refuses 'labels: too many for -eval' "60000 labels, but -eval has 10000 samples" "$calib" $few \
-    -max-drop=1 -eval="$images" -labels="$train"
+    -max-drop=1 -eval="$images" -labels="$more"
 refuses 'eval: of no input' "-eval names input 'y', which the network does not have" "$calib" \
     $few -max-drop=1 -eval="y:$images" -labels="$labels"
 refuses 'labels: missing' "nolabels.npy" "$calib" $few -max-drop=1 -labels=nolabels.npy
@@ -180,5 +140,4 @@ refuses 'front unwritable' "nodir/front.csv.*cannot be written" "$calib" $few \
 refuses 'sensitivity unwritable' "nodir/s.*cannot be written" "$calib" $few \
     -sensitivity=weight-mse -dump-sensitivity="$work/nodir/s"
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+finish 70

@@ -4,72 +4,32 @@
 # the other CPU, and what it refuses.
 #
 #     sh tests/cli/run.sh BIN SOURCE WORK          (MPQC_SPECIMENS: folder of specimen.so)
-set -u
-
-bin=$1
-work=$3
+. "$2/tests/lib.sh"
+start
 model=${MPQC_SPECIMENS:?}/specimen.so
-passed=0
-failed=0
-
-rm -rf "$work"
-mkdir -p "$work/out"
-
-# Says whether a case went as it should.
-verdict() { # NAME PROBLEM
-    if [ -z "$2" ]; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $1: $2"
-        sed 's/^/    /' "$work/stderr" "$work/stdout"
-    fi
-}
 
 # accepts NAME PATTERN ARGUMENT...: mpqc-run succeeds and prints PATTERN.
 accepts() {
     name=$1
     pattern=$2
     shift 2
-    "$bin/mpqc-run" "$@" >"$work/stdout" 2>"$work/stderr"
-    status=$?
+    run "$bin/mpqc-run" "$@"
     problem=
-    [ $status -eq 0 ] || problem="exit status $status"
+    [ "$status" -eq 0 ] || problem="exit status $status"
     grep -Eq -- "$pattern" "$work/stdout" || problem="$problem; no '$pattern' on stdout"
     [ ! -s "$work/stderr" ] || problem="$problem; something on stderr"
     verdict "$name" "$problem"
 }
 
-# refuses NAME PATTERN ARGUMENT...: status 1, one line on stderr, nothing left behind.
+# refuses NAME PATTERN ARGUMENT...: one line on stderr.
 refuses() {
     name=$1
     pattern=$2
     shift 2
-    "$bin/mpqc-run" "$@" >"$work/stdout" 2>"$work/stderr"
-    status=$?
+    run "$bin/mpqc-run" "$@"
     problem=
-    [ $status -eq 1 ] || problem="exit status $status"
-    grep -Eq -- "^mpqc-run: error: .*$pattern" "$work/stderr" ||
-        problem="$problem; no '$pattern' on stderr"
-    [ "$(wc -l <"$work/stderr")" -eq 1 ] || problem="$problem; not one line"
-    [ -z "$(ls -A "$work/out")" ] || problem="$problem; left behind: $(ls -A "$work/out")"
-    verdict "$name" "$problem"
-}
-
-same() { # NAME FILE FILE
-    problem=
-    cmp "$2" "$3" >"$work/stdout" 2>"$work/stderr" || problem="the files differ"
-    verdict "$1" "$problem"
-}
-
-# npy FILE DTYPE SHAPE: a header of 80 bytes, then the data from stdin.
-npy() {
-    header=$(printf "{'descr': '%s', 'fortran_order': False, 'shape': %s, }" "$2" "$3")
-    {
-        printf '\223NUMPY\001\000\106\000'
-        printf '%-69s\n' "$header"
-        cat
-    } >"$1"
+    [ "$(wc -l <"$work/stderr")" -eq 1 ] || problem="not one line"
+    refused "$name" "^mpqc-run: error: .*$pattern" "$problem"
 }
 
 # The numbers from standard input as bytes.
@@ -190,7 +150,7 @@ refuses "unwritable" "cannot be written" "$model" -in="$work/x.npy" -out="$work/
 refuses "full disk" "/dev/full: cannot be written" "$model" -in="$work/x.npy" -out=/dev/full
 [ -c /dev/full ] || verdict "full disk: the device" "was replaced"
 "$bin/mpqc-run" "$model" -in="$work/x.npy" >/dev/full 2>"$work/stderr"
-[ $? -eq 1 ] || verdict "full disk on stdout" "exit status is not 1"
+status_is "full disk on stdout" 1 $?
 
 # ---- the other CPU ----
 foreign=$MPQC_SPECIMENS/specimen_aarch64.so
@@ -198,15 +158,13 @@ if [ -f "$foreign" ]; then
     refuses "another architecture" "compiled for" "$foreign" -in="$work/x.npy" -out="$o"
 fi
 if [ -f "$foreign" ] && [ -x "$bin/mpqc-run-aarch64" ] && command -v qemu-aarch64 >/dev/null; then
-    qemu-aarch64 -L /usr/aarch64-linux-gnu "$bin/mpqc-run-aarch64" "$foreign" -threads=2 \
-        -in="$work/x.npy" -out="$work/a64.npy" >"$work/stdout" 2>"$work/stderr" ||
-        verdict "aarch64" "does not run"
+    arm="qemu-aarch64 -L /usr/aarch64-linux-gnu $bin/mpqc-run-aarch64"
+    # shellcheck disable=SC2086 # several words on purpose
+    works "aarch64" $arm "$foreign" -threads=2 -in="$work/x.npy" -out="$work/a64.npy"
     same "aarch64: answers" "$work/y.npy" "$work/a64.npy"
-    qemu-aarch64 -L /usr/aarch64-linux-gnu "$bin/mpqc-run-aarch64" "$foreign" \
-        -in="$work/x-idx3-ubyte.gz" >"$work/stdout" 2>"$work/stderr"
-    grep -q 'without zlib; unpack it with gunzip' "$work/stderr" ||
-        verdict "aarch64 and packed data" "no advice"
+    # shellcheck disable=SC2086
+    run $arm "$foreign" -in="$work/x-idx3-ubyte.gz"
+    says "aarch64 and packed data" 'without zlib; unpack it with gunzip'
 fi
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+finish 50

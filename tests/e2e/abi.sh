@@ -4,26 +4,19 @@
 # has left, run where this CPU can, looked at as files otherwise.
 #
 #     sh tests/e2e/abi.sh BIN SOURCE WORK
-set -u
-
-bin=$1
+. "$2/tests/lib.sh"
+start
 libraries=${MPQC_E2E_LIBRARIES:?}
 abi=${MPQC_E2E_BIN:?}/mpqc-abi
-failed=0
-run=0
+ran=0
 
 for lib in "$libraries"/*.so; do
-    "$abi" -elf "$lib" || failed=$((failed + 1))
+    works "$lib, as a file" "$abi" -elf "$lib"
     case $lib in *x86-64*) ;; *) continue ;; esac
     "$bin/mpqc-run" "$lib" -repeat=1 -warmup=0 >/dev/null 2>&1 || continue # not on this CPU
-    if "$abi" "$lib" >/dev/null 2>&1; then
-        run=$((run + 1))
-    else
-        echo "FAILED: $lib"
-        "$abi" "$lib" 2>&1 | grep -v ' OK \]\| RUN '
-        failed=$((failed + 1))
-    fi
+    works "$lib" "$abi" "$lib"
+    ran=$((ran + 1))
 done
 
-echo "$run libraries run, $failed failures"
-[ $failed -eq 0 ] && [ $run -ge 6 ]
+holds "libraries that ran" "$ran >= 6"
+finish

@@ -5,29 +5,18 @@
 # Needs a CPU with the rest of that target, which is avx512-vnni.
 #
 #     sh tests/e2e/amx.sh BIN SOURCE WORK
-set -u
-
-bin=$1
-source=$2
-work=$3
-fashion=${MPQC_FASHION:?}
-calib="-calib=$fashion/train-images-idx3-ubyte.gz -calib-count=24"
-failed=0
+. "$2/tests/lib.sh"
 
 llc=$(command -v llc-19 || echo /usr/lib/llvm-19/bin/llc)
-if [ ! -x "$llc" ]; then
-    echo "skipped: there is no llc-19"
-    exit 77
-fi
-grep -q avx512_vnni /proc/cpuinfo && grep -q avx512vbmi /proc/cpuinfo || {
-    echo "skipped: this CPU has no AVX-512 with VNNI and VBMI"
-    exit 77
-}
-rm -rf "$work"
-mkdir -p "$work"
+[ -x "$llc" ] || skip "there is no llc-19"
+grep -q avx512_vnni /proc/cpuinfo && grep -q avx512vbmi /proc/cpuinfo ||
+    skip "this CPU has no AVX-512 with VNNI and VBMI"
+start
+calib="-calib=$train -calib-count=24"
 features=+ssse3,+avx512f,+avx512dq,+avx512cd,+avx512bw,+avx512vl,+avx512vnni,+avx512vbmi
 
-${CC:-cc} -std=c11 -O2 -fPIC -c "$source/tests/e2e/emulated_tiles.c" -o "$work/tiles.o" || exit 1
+must "emulated tiles" ${CC:-cc} -std=c11 -O2 -fPIC -c "$source/tests/e2e/emulated_tiles.c" \
+    -o "$work/tiles.o"
 
 # The text of an AMX library as a library of this CPU.
 emulate() { # TEXT LIBRARY
@@ -41,45 +30,29 @@ emulate() { # TEXT LIBRARY
         ${CC:-cc} -shared "$work/text.o" "$work/tiles.o" -o "$2"
 }
 
-check() { # NAME NETWORK FLAG...
-    name=$1
-    network=$2
-    shift 2
+check() { # NETWORK FLAG...
+    network=$1
+    shift
     # shellcheck disable=SC2086 # several flags
-    "$bin/mpqc" "$network" $calib "$@" -target=x86-64 -mcpu=amx -emit=llvm -o "$work/$name.ll" \
-        >"$work/log" 2>&1 &&
-        "$bin/mpqc" "$network" $calib "$@" -target=x86-64 -mcpu=avx512-vnni -o "$work/$name.so" \
-            >>"$work/log" 2>&1 || {
-        cat "$work/log"
-        echo "FAILED: $name does not compile"
-        failed=$((failed + 1))
-        return
-    }
-    tiles=$(grep -c 'call .*@llvm\.x86\.tdpbusd' "$work/$name.ll")
-    emulate "$work/$name.ll" "$work/$name-amx.so" || failed=$((failed + 1))
+    set -- "$bin/mpqc" "$nets/fashion_$network.onnx" $calib -target=x86-64 "$@"
+    works "$network: AMX" "$@" -mcpu=amx -emit=llvm -o "$work/$network.ll" &&
+        works "$network: AVX-512" "$@" -mcpu=avx512-vnni -o "$work/$network.so" || return
+    tiles=$(grep -c 'call .*@llvm\.x86\.tdpbusd' "$work/$network.ll")
+    works "$network: emulated" emulate "$work/$network.ll" "$work/$network-amx.so"
     for threads in 1 2; do
-        for library in "$name" "$name-amx"; do
-            "$bin/mpqc-run" "$work/$library.so" -in="$fashion/t10k-images-idx3-ubyte.gz" \
-                -count=100 -threads=$threads -out="$work/$library.npy" >"$work/log" 2>&1 || {
-                cat "$work/log"
-                failed=$((failed + 1))
-            }
+        for library in "$network" "$network-amx"; do
+            works "$library runs" "$bin/mpqc-run" "$work/$library.so" -in="$images" -count=100 \
+                -threads=$threads -out="$work/$library.npy"
         done
-        cmp "$work/$name.npy" "$work/$name-amx.npy" || {
-            echo "FAILED: $name with $threads threads: AMX differs from AVX-512"
-            failed=$((failed + 1))
-        }
+        same "$network with $threads threads" "$work/$network.npy" "$work/$network-amx.npy"
     done
-    echo "$name: $tiles tile products"
+    echo "$network: $tiles tile products"
     total=$((total + tiles))
 }
 
 total=0
 for network in resnet mobile autoencoder; do
-    check $network "$source/tutorials/networks/fashion_$network.onnx" -mean=0.286 -std=0.353
+    check $network -mean=0.286 -std=0.353
 done
-[ $total -gt 0 ] || {
-    echo "FAILED: no kernel uses tiles"
-    failed=$((failed + 1))
-}
-exit $((failed > 0))
+holds "tile products" "$total > 0"
+finish

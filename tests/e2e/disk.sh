@@ -5,41 +5,21 @@
 # mounted.
 #
 #     sh tests/e2e/disk.sh BIN SOURCE WORK
-set -u
-
-bin=$1
-source=$2
-work=$3
-net=$source/tutorials/networks/fashion_autoencoder.onnx
-images=${MPQC_FASHION:?}/train-images-idx3-ubyte.gz
-calib="-calib=$images -calib-count=2"
-failed=0
-passed=0
+. "$2/tests/lib.sh"
 
 umount "$work/disk" 2>/dev/null
-rm -rf "$work"
-mkdir -p "$work/disk" "$work/limited"
-
-verdict() { # NAME STATUS FOLDER
-    problem=
-    [ "$2" -eq 1 ] || problem="exit status $2"
-    [ "$(grep -c 'error: ' "$work/stderr")" -eq 1 ] || problem="$problem; not one error"
-    [ -z "$(ls -A "$3")" ] || problem="$problem; left behind: $(ls -A "$3")"
-    if [ -z "$problem" ]; then
-        passed=$((passed + 1))
-        return
-    fi
-    echo "FAILED: $1: $problem"
-    sed 's/^/    /' "$work/stderr"
-    failed=$((failed + 1))
-    rm -rf "$3"/*
-}
+start disk
+net=$nets/fashion_autoencoder.onnx
+calib="-calib=$train -calib-count=2"
 
 full_disk() { # NAME COMMAND...
     name=$1
     shift
-    "$@" >"$work/stdout" 2>"$work/stderr"
-    verdict "$name" $? "$work/disk"
+    run "$@"
+    problem=
+    [ -z "$(ls -A "$work/disk")" ] || problem="left behind: $(ls -A "$work/disk")"
+    refused "$name" . "$problem"
+    rm -rf "$work/disk"/*
 }
 
 # At most so many blocks of 512 bytes (dash) or 1024 (bash) a file.
@@ -47,23 +27,22 @@ limited() { # NAME BLOCKS COMMAND...
     name=$1
     blocks=$2
     shift 2
-    (trap '' XFSZ; ulimit -f "$blocks"; "$@" 2>"$work/stderr")
-    verdict "$name" $? "$work/limited"
+    run in_limits "$blocks" "$@"
+    refused "$name" .
 }
+in_limits() (trap '' XFSZ; ulimit -f "$1"; shift; "$@")
 
-"$bin/mpqc" "$net" $calib -o "$work/model.so" >"$work/log" 2>&1 || {
-    cat "$work/log"
-    exit 1
-}
+# shellcheck disable=SC2086 # $calib is two words on purpose
+must 'with room' "$bin/mpqc" "$net" $calib -o "$work/model.so"
 
 # shellcheck disable=SC2086 # $calib is two words on purpose
 for kind in so obj a llvm asm ir; do
-    limited "-emit=$kind, limited files" 64 "$bin/mpqc" "$net" $calib -emit=$kind -o "$work/limited/model"
+    limited "-emit=$kind, limited files" 64 "$bin/mpqc" "$net" $calib -emit=$kind -o "$work/out/model"
 done
-limited '-dump-profile, limited files' 2 "$bin/mpqc" "$net" $calib -o "$work/limited/model" \
-    -dump-profile="$work/limited/p"
-limited 'mpqc-run -out, limited files' 64 "$bin/mpqc-run" "$work/model.so" -in="$images" -count=100 \
-    -out="$work/limited/y.npy"
+limited '-dump-profile, limited files' 2 "$bin/mpqc" "$net" $calib -o "$work/out/model" \
+    -dump-profile="$work/out/p"
+limited 'mpqc-run -out, limited files' 64 "$bin/mpqc-run" "$work/model.so" -in="$train" -count=100 \
+    -out="$work/out/y.npy"
 
 if mount -t tmpfs -o size=96k tmpfs "$work/disk" 2>/dev/null; then
     trap 'umount "$work/disk"' EXIT
@@ -71,11 +50,10 @@ if mount -t tmpfs -o size=96k tmpfs "$work/disk" 2>/dev/null; then
     for kind in so obj a llvm asm ir; do
         full_disk "-emit=$kind, full disk" "$bin/mpqc" "$net" $calib -emit=$kind -o "$work/disk/model"
     done
-    full_disk 'mpqc-run -out, full disk' "$bin/mpqc-run" "$work/model.so" -in="$images" \
+    full_disk 'mpqc-run -out, full disk' "$bin/mpqc-run" "$work/model.so" -in="$train" \
         -count=100 -out="$work/disk/y.npy"
 else
-    echo "skipped: no tmpfs can be mounted here"
+    leave_out "no tmpfs can be mounted here"
 fi
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+finish 8

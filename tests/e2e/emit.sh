@@ -5,39 +5,16 @@
 # header agrees with the descriptor, the IR can be read back.
 #
 #     sh tests/e2e/emit.sh BIN SOURCE WORK
-set -u
-
-bin=$1
-source=$2
-work=$3
+. "$2/tests/lib.sh"
+start
 cc=${CC:-cc}
-images=${MPQC_FASHION:?}/train-images-idx3-ubyte.gz
 llvm=/usr/lib/llvm-19/bin
-failed=0
-passed=0
-
-rm -rf "$work"
-mkdir -p "$work"
-
-# check NAME COMMAND...: the command succeeds.
-check() {
-    name=$1
-    shift
-    if "$@" >"$work/stdout" 2>&1; then
-        passed=$((passed + 1))
-        return 0
-    fi
-    echo "FAILED: $name: $*"
-    sed 's/^/    /' "$work/stdout" | head -40
-    failed=$((failed + 1))
-    return 1
-}
 
 emit() { # NETWORK OUTPUT FLAG...
-    network=$source/tutorials/networks/fashion_$1.onnx
+    network=$nets/fashion_$1.onnx
     output=$work/$2
     shift 2
-    check "mpqc $*" "$bin/mpqc" "$network" -calib="$images" -calib-count=4 -o "$output" "$@"
+    works "mpqc $*" "$bin/mpqc" "$network" -calib="$train" -calib-count=4 -o "$output" "$@"
 }
 
 # ---- objects ----
@@ -45,15 +22,15 @@ elf_type() { od -An -tx1 -N18 "$1" | tr -d ' \n' | cut -c33-36; } # 0100: reloca
 emit resnet resnet.o -emit=obj
 emit resnet cross.o -emit=obj -target=aarch64
 for object in resnet.o cross.o; do
-    check "$object is relocatable" [ "$(elf_type "$work/$object")" = 0100 ]
+    works "$object is relocatable" [ "$(elf_type "$work/$object")" = 0100 ]
 done
 machine() { od -An -tx1 -j18 -N2 "$1" | tr -d ' \n'; }
-check 'machine of x86-64' [ "$(machine "$work/resnet.o")" = 3e00 ]
-check 'machine of aarch64' [ "$(machine "$work/cross.o")" = b700 ]
+works 'machine of x86-64' [ "$(machine "$work/resnet.o")" = 3e00 ]
+works 'machine of aarch64' [ "$(machine "$work/cross.o")" = b700 ]
 
 # ---- the kind follows the suffix ----
 emit autoencoder by_suffix.s
-check 'suffix .s' grep -q '\.text' "$work/by_suffix.s"
+works 'suffix .s' grep -q '\.text' "$work/by_suffix.s"
 
 # ---- two models in one program, by archives, and their libraries ----
 emit resnet one.a -emit=a -tag=one
@@ -66,45 +43,44 @@ emit autoencoder int.h -emit=header -io=int -tag=int
 emit autoencoder int.a -emit=a -io=int -tag=int
 emit autoencoder plain.h -emit=header
 for header in one two int plain; do
-    check "$header.h stands alone" "$cc" -std=c11 -Wall -Wextra -Werror -pedantic -fsyntax-only \
+    works "$header.h stands alone" "$cc" -std=c11 -Wall -Wextra -Werror -pedantic -fsyntax-only \
         -x c -I"$source/runtime" "$work/$header.h"
 done
-check 'the program of two models' "$cc" -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O1 \
+works 'the program of two models' "$cc" -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O1 \
     -I"$source/runtime" -I"$work" "$source/tests/e2e/linked/two_models.c" "$work/one.a" \
     "$work/two.a" "$work/int.a" -ldl -o "$work/two_models" &&
-    check 'two models run' "$work/two_models" "$work/one.so" "$work/two.so"
+    works 'two models run' "$work/two_models" "$work/one.so" "$work/two.so"
 # The object makes the same library by the system's linker.
-check 'object linked by hand' "$cc" -shared -nostdlib -o "$work/hand.so" "$work/resnet.o" &&
+works 'object linked by hand' "$cc" -shared -nostdlib -o "$work/hand.so" "$work/resnet.o" &&
     for lib in one hand; do
-        check "$lib.so runs" "$bin/mpqc-run" "$work/$lib.so" -in="$images" -count=50 \
+        works "$lib.so runs" "$bin/mpqc-run" "$work/$lib.so" -in="$train" -count=50 \
             -out="$work/$lib.npy"
     done
-check 'linked by hand, same answers' cmp "$work/one.npy" "$work/hand.npy"
+works 'linked by hand, same answers' cmp "$work/one.npy" "$work/hand.npy"
 
 # ---- text ----
 for target in x86-64:generic x86-64:avx512-vnni aarch64:dotprod; do
     emit mobile $target.ll -emit=llvm -target=$target
     emit mobile $target.s -emit=asm -target=$target
     if [ -x $llvm/llvm-as ]; then
-        check "$target.ll is LLVM" $llvm/llvm-as "$work/$target.ll" -o /dev/null
+        works "$target.ll is LLVM" $llvm/llvm-as "$work/$target.ll" -o /dev/null
     else
-        echo "skipped: no llvm-as"
+        leave_out "no llvm-as"
     fi
     case $target in
-        x86*) check "$target.s assembles" "$cc" -c "$work/$target.s" -o "$work/$target.o" ;;
+        x86*) works "$target.s assembles" "$cc" -c "$work/$target.s" -o "$work/$target.o" ;;
         *)
             if command -v aarch64-linux-gnu-gcc >/dev/null; then
-                check "$target.s assembles" aarch64-linux-gnu-gcc -march=armv8.2-a+dotprod -c \
+                works "$target.s assembles" aarch64-linux-gnu-gcc -march=armv8.2-a+dotprod -c \
                     "$work/$target.s" -o "$work/$target.o"
             fi ;;
     esac
 done
 for net in resnet mobile autoencoder; do
     emit $net $net.mpir -emit=ir
-    check "$net.mpir can be read" "${MPQC_E2E_BIN:?}/e2e_parse_ir" "$work/$net.mpir" integer
+    works "$net.mpir can be read" "${MPQC_E2E_BIN:?}/e2e_parse_ir" "$work/$net.mpir" integer
     emit $net $net.float.mpir -emit=ir -stop-after=simplify
-    check "$net.float.mpir can be read" "$MPQC_E2E_BIN/e2e_parse_ir" "$work/$net.float.mpir" float
+    works "$net.float.mpir can be read" "$MPQC_E2E_BIN/e2e_parse_ir" "$work/$net.float.mpir" float
 done
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+finish 40

@@ -11,20 +11,13 @@
 # aarch64: everything that begins with f but fmov, scvtf, ucvtf, and bfloat16.
 #
 #     sh tests/e2e/isa.sh BIN SOURCE WORK
-set -u
-
-work=$3
+. "$2/tests/lib.sh"
 libraries=${MPQC_E2E_LIBRARIES:?}
-failed=0
 seen=0
 
 objdump=$(command -v llvm-objdump-19 || echo /usr/lib/llvm-19/bin/llvm-objdump)
-if [ ! -x "$objdump" ]; then
-    echo "skipped: there is no llvm-objdump-19"
-    exit 77
-fi
-rm -rf "$work"
-mkdir -p "$work"
+[ -x "$objdump" ] || skip "there is no llvm-objdump-19"
+start
 
 # Mnemonics of stdin's disassembly, one a line.  An x86 prefix is not the mnemonic.
 mnemonics() {
@@ -64,20 +57,13 @@ for lib in "$libraries"/*-int.so; do
     seen=$((seen + 1))
     look "$lib"
     echo "$(basename "$lib"): $n instructions${moves:+, moves: $moves}"
-    if [ "$n" -lt 500 ]; then
-        echo "FAILED: $lib: only $n instructions found"
-        failed=$((failed + 1))
-    fi
-    if [ -n "$wrong" ]; then
-        echo "FAILED: $(basename "$lib"): floating-point instructions: $wrong"
-        failed=$((failed + 1))
-    fi
+    holds "$lib: instructions" "$n >= 500"
+    verdict "$(basename "$lib"): floating-point instructions" "$wrong"
     look "${lib%-int.so}-float.so"
-    if [ -z "$wrong" ]; then
-        echo "FAILED: $lib: the same with -io=float seems to have none either"
-        failed=$((failed + 1))
-    fi
+    problem=
+    [ -n "$wrong" ] || problem="there seem to be none with -io=float either"
+    verdict "$lib: they would be found" "$problem"
 done
 
-echo "$seen libraries, $failed failures"
-[ $failed -eq 0 ] && [ $seen -ge 9 ]
+holds "libraries that were looked at" "$seen >= 9"
+finish

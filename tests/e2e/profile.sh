@@ -5,17 +5,8 @@
 # times are good is no question of a test.
 #
 #     sh tests/e2e/profile.sh BIN SOURCE WORK
-set -u
-
-bin=$1
-source=$2
-work=$3
-images=${MPQC_FASHION:?}/train-images-idx3-ubyte.gz
-failed=0
-passed=0
-
-rm -rf "$work"
-mkdir -p "$work"
+. "$2/tests/lib.sh"
+start
 
 # One "key": value a line; layers begin with their name.
 lines() {
@@ -61,35 +52,24 @@ adds_up() {
     }'
 }
 
-verdict() { # NAME STATUS
-    if [ "$2" -eq 0 ]; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $1"
-        cat "$work/out"
-    fi
-}
-
 # profile TARGET RUNNER...
 profile() {
     target=$1
     shift
-    "$bin/mpqc" "$source/tutorials/networks/fashion_resnet.onnx" $data -target="$target" \
-        -o "$work/m.so" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
-    "$@" "$work/m.so" -profile -json -repeat=5 >"$work/out" 2>&1
-    verdict "$target runs" $?
-    adds_up "$work/out" 0
-    verdict "$target adds up" $?
-    "$@" "$work/m.so" -profile -json -sort -repeat=5 >"$work/out" 2>&1
-    adds_up "$work/out" 1
-    verdict "$target, sorted, adds up" $?
-    "$@" "$work/m.so" -profile -repeat=5 >"$work/out" 2>&1
-    grep -q '^peak .*[0-9] GMAC/s a core (' "$work/out"
-    verdict "$target has a peak" $?
+    # shellcheck disable=SC2086 # $data is several words on purpose
+    must "$target compiles" "$bin/mpqc" "$nets/fashion_resnet.onnx" $data -target="$target" \
+        -o "$work/m.so"
+    works "$target runs" "$@" "$work/m.so" -profile -json -repeat=5
+    cp "$work/stdout" "$work/profile"
+    works "$target adds up" adds_up "$work/profile" 0
+    works "$target runs, sorted" "$@" "$work/m.so" -profile -json -sort -repeat=5
+    cp "$work/stdout" "$work/profile"
+    works "$target, sorted, adds up" adds_up "$work/profile" 1
+    run "$@" "$work/m.so" -profile -repeat=5
+    says "$target has a peak" '^peak .*[0-9] GMAC/s a core \('
 }
 
-data="-calib=$images -calib-count=2 -dump-profile=$work/ranges"
+data="-calib=$train -calib-count=2 -dump-profile=$work/ranges"
 for target in $("$bin/mpqc" -list-targets | awk '{ print $1 }' | grep :); do
     case $target in
     aarch64:*)
@@ -97,18 +77,13 @@ for target in $("$bin/mpqc" -list-targets | awk '{ print $1 }' | grep :); do
         profile "$target" qemu-aarch64 -L /usr/aarch64-linux-gnu "$bin/mpqc-run-aarch64"
         ;;
     *)
-        profile_here=yes
-        "$bin/mpqc" "$source/tutorials/networks/fashion_autoencoder.onnx" -calib="$images" \
-            -calib-count=1 -target="$target" -o "$work/a.so" >"$work/log" 2>&1 || {
-            cat "$work/log"
-            exit 1
-        }
-        "$bin/mpqc-run" "$work/a.so" -count=1 >"$work/out" 2>&1 || profile_here=no
-        [ $profile_here = no ] || profile "$target" "$bin/mpqc-run"
+        must "$target compiles" "$bin/mpqc" "$nets/fashion_autoencoder.onnx" -calib="$train" \
+            -calib-count=1 -target="$target" -o "$work/a.so"
+        run "$bin/mpqc-run" "$work/a.so" -count=1
+        [ "$status" -ne 0 ] || profile "$target" "$bin/mpqc-run" # else not on this CPU
         ;;
     esac
     data="-load-profile=$work/ranges"
 done
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ] && [ $passed -gt 0 ]
+finish 10
