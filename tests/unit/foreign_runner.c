@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Runs a model once: MODEL OUT IN...; files hold raw bytes.  test_codegen_linear
+ * Runs a model once: MODEL OUT IN...; files hold raw bytes.  linear_rig.h
  * compiles it for a foreign architecture and starts it under emulation.
  */
 #include "runtime/mpqc_model.h"

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Weights of 1 to 6 bits: packing, and the cases of test_codegen_linear.c for them.
+ * Weights of 1 to 6 bits: packing, and their cases of linear kernels.
  */
 #define LINEAR_CASES "bits_cases.def"
-#define LINEAR_MAIN
-#include "test_codegen_linear.c"
+#include "linear_rig.h"
 
 #include "codegen/linear.h"
 

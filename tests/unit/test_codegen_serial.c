@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * Weights and inputs of 1 and 2 bits: bit-serial kernels where there are some, the same bytes
- * by other kernels elsewhere.  The cases of test_codegen_linear.c for them.
+ * by other kernels elsewhere.  By the rig of all linear kernels.
  */
 #define LINEAR_CASES "serial_cases.def"
-#define LINEAR_MAIN
-#include "test_codegen_linear.c"
+#include "linear_rig.h"
 
 /* Of all constants of a layer of 3 x 3 x 64 x 64 weights. */
 static uint64_t weight_bytes(unsigned bits, const char *name)
