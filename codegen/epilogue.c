@@ -57,10 +57,15 @@ unsigned mpqc_columns_channel(const struct mpqc_columns *c, unsigned lane)
     }
     if (!mpqc_epilogue_ordered(c, v, nv)) return lane;
     unsigned vector = (lane - first) / c->lanes[v], l = (lane - first) % c->lanes[v];
-    /* Which of a part's eight words it becomes: mpqc_epilogue_word the other way round. */
-    unsigned w = mpqc_epilogue_windows(c, v, nv) ? l % 4 / 2 * 4 + vector % 2 * 2 + l % 2
-                                                 : vector % 2 * 4 + l % 4;
-    return first + mpqc_epilogue_word_channel(vector / 2, l / 4 * 8 + w);
+    /* Which of the eight words of its part does it become? */
+    bool windows = mpqc_epilogue_windows(c, v, nv);
+    for (unsigned i = l / 4 * 8; i < l / 4 * 8 + 8; i++) {
+        struct mpqc_word w = mpqc_epilogue_word(windows, vector / 2, i);
+        if (w.vector == vector && w.lane == l)
+            return first + mpqc_epilogue_word_channel(vector / 2, i);
+    }
+    MPQC_ASSERT(!"every sum becomes a word");
+    return lane;
 }
 
 /* ---- order of parameters ------------------------------------------------------- */

@@ -422,6 +422,7 @@ static const struct mpqc_flag flags[] = {
     MPQC_FLAG_HEADING("How mpqc works and what it says"),
     {"v", NULL, set_verbose, "a line for every layer; twice: more"},
     {"j", "N", set_j, "threads to compile with (default: all processors)"},
+    {"threads", "N", set_j, "the same"},
     {"seed", "N", set_seed, "of everything random (default 0)"},
     {"time-passes", NULL, set_time_passes, "say how long each pass took"},
     {"dump-after", "PASS", set_dump_after, "print the graph after a pass, or after all"},

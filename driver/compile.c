@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <unistd.h>
 
-/* How many samples the accuracy line is measured on. */
+/* How many samples the accuracy line is measured on at the most. */
 #define ACCURACY_SAMPLES 128
 
 static const char *const float_passes[] = {"simplify", "calibrate"};
@@ -149,7 +149,9 @@ static mpqc_status finish(struct job *j)
     struct mpqc_codegen_facts facts;
     struct mpqc_judge by = mpqc_judge_choose(j->cli->n_eval ? &j->eval_data : NULL, j->passes.data,
                                              mpqc_calib_samples(j->calib));
-    if (by.n > ACCURACY_SAMPLES) by.n = ACCURACY_SAMPLES;
+    uint64_t most = j->passes.data ? j->data.count : ACCURACY_SAMPLES; /* no longer than calibration */
+    if (most > ACCURACY_SAMPLES) most = ACCURACY_SAMPLES;
+    if (by.n > most) by.n = most;
     if (by.data)
         MPQC_TRY(mpqc_report_accuracy(j->cx, j->passes.engine, &j->float_graph, &j->graph, by.data,
                                       by.first, by.n, &accuracy));

@@ -96,6 +96,7 @@ int mpqc_run_accuracy_add(struct run_accuracy *a, const struct mpqc_io *io, cons
                           uint64_t sample, struct mpqc_data_error *err);
 
 uint64_t mpqc_run_now(void); /* monotonic nanoseconds */
+uint64_t mpqc_run_clock_cost(void); /* the least time between two readings of that clock */
 
 /* ---- -profile ---- */
 

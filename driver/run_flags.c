@@ -184,6 +184,7 @@ static const struct mpqc_flag flags[] = {
     {"repeat", "N", set_repeat, "run each sample N times (1; 100 without -in)"},
     {"warmup", "N", set_warmup, "runs before the clock counts (1)"},
     {"threads", "N", set_threads, "threads for one run (1); 0: one per core"},
+    {"j", "N", set_threads, "the same"},
     {"scale", "255", set_scale, "u8 data becomes (u8 / scale - mean) / std"},
     {"mean", "A,B,C", set_mean, "one number, or one a channel"},
     {"std", "A,B,C", set_std, "one number, or one a channel"},

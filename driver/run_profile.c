@@ -32,22 +32,10 @@ static void layer_end(void *profile, uint32_t layer)
     if (layer < p->n) p->now[layer] += ns > p->clock ? ns - p->clock : 0;
 }
 
-/* The least time between two readings of the clock. */
-static uint64_t clock_cost(void)
-{
-    uint64_t least = UINT64_MAX, last = mpqc_run_now();
-    for (int i = 0; i < 2000; i++) {
-        uint64_t now = mpqc_run_now();
-        if (now - last < least) least = now - last;
-        last = now;
-    }
-    return least;
-}
-
 int mpqc_run_profile_init(struct run_profile *p, const struct mpqc_model *m, uint64_t runs,
                           struct mpqc_exec *exec)
 {
-    *p = (struct run_profile){.n = m->n_layers, .clock = clock_cost()};
+    *p = (struct run_profile){.n = m->n_layers, .clock = mpqc_run_clock_cost()};
     uint64_t most = MAX_BYTES / sizeof *p->row / (p->n + 1);
     p->kept = runs < most ? runs : most ? most : 1;
     p->row = calloc((size_t)p->kept * (p->n + 1), sizeof *p->row);

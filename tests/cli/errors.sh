@@ -114,6 +114,9 @@ cp "$net" "$work/own.onnx"
     works 'float data and -mean' "$mpqc" "$net" -calib="$work/good.npy" -mean=0.5 -o "$work/ae.so"
     says 'float data and -mean: said' "samples are f32 and taken as they are"
     head -c 20000 "$work/ae.so" >"$work/half.so"
+    works '-threads for -j' "$mpqc" "$net" $calib -threads=1 -o "$work/ae.so"
+    refuses 'no threads, by the other name' "wants a whole number from 1" "$mpqc" "$net" $calib \
+        -threads=0 -o "$out"
     works 'profile written' "$mpqc" "$net" $calib -dump-profile="$work/ae.profile" -o "$work/ae.so"
     refuses 'profile of another network' 'ae.profile' "$mpqc" "$nets/fashion_resnet.onnx" \
         -load-profile="$work/ae.profile" -o "$out"

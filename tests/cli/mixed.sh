@@ -124,7 +124,7 @@ verdict 'anything goes: the cheapest' "$(grep -Ev '^#|=w4a8$' "$work/b.plan")"
 # How good the result is, and on which samples: weights below 8 bits look better on those that
 # they were fitted to.
 compiles 'accuracy on other samples' -wbits=3 -o "$work/b/model.so"
-says 'accuracy: left out' '^accuracy +on 128 samples of -calib that calibration left out .*SQNR [0-9.]+ dB, top-1 agreement [0-9.]+ %$'
+says 'accuracy: left out' '^accuracy +on 16 samples of -calib that calibration left out .*SQNR [0-9.]+ dB, top-1 agreement [0-9.]+ %$'
 all=$calib
 gunzip -c "$images" | head -c 6288 >"$work/many"
 { printf '\000\000\010\003\000\000\000\010' && tail -c +9 "$work/many"; } >"$work/few-idx3-ubyte"

@@ -56,6 +56,7 @@ tail -c 64 "$work/one.npy" >"$work/only"
 same "the second sample alone" "$work/second" "$work/only"
 accepts "threads" "3 threads" "$model" -in="$work/x.npy" -out="$work/y3.npy" -threads=3 -repeat=5
 same "threads give the same bytes" "$work/y.npy" "$work/y3.npy"
+accepts "threads, as mpqc calls them" "2 threads" "$model" -in="$work/x.npy" -j 2
 
 # The model's own pre-processing is (u8 / 255 - 0.5) / 0.25.
 accepts "flags that say the same" "samples" "$model" -in="$work/x.npy" -out="$work/same.npy" \

@@ -55,17 +55,6 @@ static void visit(struct bench_case *c, const struct buffers *b, uint64_t clock)
     if (c->ns == 0 || ns < c->ns) c->ns = ns;
 }
 
-static uint64_t clock_cost(void)
-{
-    uint64_t least = UINT64_MAX, last = mpqc_run_now();
-    for (int i = 0; i < 2000; i++) {
-        uint64_t now = mpqc_run_now();
-        if (now - last < least) least = now - last;
-        last = now;
-    }
-    return least;
-}
-
 static void load(struct bench_case *c)
 {
     c->library = dlopen(c->path, RTLD_NOW | RTLD_LOCAL);
@@ -130,7 +119,7 @@ static void measure_peaks(struct bench_case *c, size_t n)
 void bench_time(struct bench_case *c, size_t n, unsigned rounds)
 {
     struct buffers b;
-    uint64_t clock = clock_cost();
+    uint64_t clock = mpqc_run_clock_cost();
     for (size_t i = 0; i < n; i++) load(&c[i]);
     allocate(c, n, &b);
     for (unsigned r = 0; r < rounds; r++) {
