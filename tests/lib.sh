@@ -5,7 +5,8 @@
 #     . "$2/tests/lib.sh"
 #     start FOLDER...
 #
-# and ends with `finish`.  The functions set status, problem, title and folder.  Exit status 0: passed, 77: skipped, else failed.
+# and ends with `finish`.  The functions set status, problem, title and folder.  Exit status 0:
+# passed, 77: skipped, else failed.
 set -u
 
 bin=$1    # the programs

@@ -11,8 +11,9 @@
 # BIN holds mpqc and mpqc-run.  256 samples calibrate, without labels; budgets are bytes of
 # weights relative to uniform 8 bits; inputs stay at 8 bits.  Columns: network, budget,
 # strategy, metric, seed, share of the bytes of uniform 8 bits, SQNR in dB and agreement of
-# the likeliest class in per cent against float as the line `accuracy` of mpqc has them, and top-1 in per
-# cent on the test samples (- where there is none; four - where the budget cannot be met).
+# the likeliest class in per cent against float as the line `accuracy` of mpqc has them, and
+# top-1 in per cent on the test samples (- where there is none; four - where the budget cannot
+# be met).
 # The line of budget 1 is uniform w8a8; `reverse` has the metric of the line before it, a
 # `random` row is one seed.  BUDGETS, METRICS and SEEDS in the environment choose others.
 set -eu
