@@ -104,6 +104,13 @@ LLVMValueRef mpqc_b_intrinsic(struct mpqc_emit_cx *e, const char *name, const LL
     return LLVMBuildCall2(e->b, t, f, args, n_args, "");
 }
 
+void mpqc_b_prefetch(struct mpqc_emit_cx *e, LLVMValueRef p, int64_t at, enum mpqc_cache to)
+{
+    LLVMValueRef read = mpqc_b_i32(e, 0), data = mpqc_b_i32(e, 1);
+    LLVMValueRef args[] = {mpqc_b_gep_const(e, p, at), read, mpqc_b_i32(e, (int)to), data};
+    mpqc_b_intrinsic(e, "llvm.prefetch", &e->ptr, 1, args, 4);
+}
+
 LLVMValueRef mpqc_b_join(struct mpqc_emit_cx *e, LLVMValueRef a, LLVMValueRef b)
 {
     unsigned n = LLVMGetVectorSize(LLVMTypeOf(a));

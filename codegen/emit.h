@@ -110,6 +110,9 @@ LLVMValueRef mpqc_b_var(struct mpqc_emit_cx *, LLVMTypeRef t, const char *name);
 /* Call of an LLVM intrinsic by name; `types` are its overloads. */
 LLVMValueRef mpqc_b_intrinsic(struct mpqc_emit_cx *, const char *name, const LLVMTypeRef *types,
                               unsigned n_types, LLVMValueRef *args, unsigned n_args);
+/* Asks for the line of p + at (bytes); a prefetch of what does not exist does no harm. */
+enum mpqc_cache { MPQC_SECOND_CACHE = 2, MPQC_FIRST_CACHE }; /* as LLVM's locality */
+void mpqc_b_prefetch(struct mpqc_emit_cx *, LLVMValueRef p, int64_t at, enum mpqc_cache to);
 /* Concatenation of two equal vectors, a part of a vector. */
 LLVMValueRef mpqc_b_join(struct mpqc_emit_cx *, LLVMValueRef a, LLVMValueRef b);
 LLVMValueRef mpqc_b_part(struct mpqc_emit_cx *, LLVMValueRef v, unsigned first, unsigned n);

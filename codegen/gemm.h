@@ -38,6 +38,9 @@ void mpqc_gemm_clear(struct gemm *);
 void mpqc_gemm_run(struct gemm *, LLVMValueRef x, LLVMValueRef w);
 LLVMValueRef mpqc_gemm_sum(struct gemm *, int64_t m, unsigned v);
 
+/* Bytes of a step's weights of the panel at work, if they are not packed. */
+int64_t mpqc_gemm_step_bytes(const struct gemm *);
+
 /* gemm_prefetch.c.  tile: before tile `number` (i64) of those that pass over a panel; step: with
  * step k of those whose weights begin at w. */
 void mpqc_prefetch_tile(struct gemm *, LLVMValueRef number);

@@ -352,12 +352,8 @@ static void prefetch_next(const struct mpqc_amx *q, LLVMValueRef number, int64_t
     struct mpqc_emit_cx *e = q->e;
     LLVMValueRef at = mpqc_b_madd(e, number, lines * ROW_BYTES, constant(q, 0));
     LLVMValueRef from = mpqc_b_gep(e, q->w, at);
-    LLVMValueRef read = mpqc_b_i32(e, 0), level = mpqc_b_i32(e, 2), data = mpqc_b_i32(e, 1);
-    for (int64_t i = 0; i < lines; i++) {
-        int64_t line = mpqc_panel_bytes(q->l, q->c) + i * ROW_BYTES;
-        LLVMValueRef args[] = {mpqc_b_gep_const(e, from, line), read, level, data};
-        mpqc_b_intrinsic(e, "llvm.prefetch", &e->ptr, 1, args, 4);
-    }
+    for (int64_t i = 0; i < lines; i++)
+        mpqc_b_prefetch(e, from, mpqc_panel_bytes(q->l, q->c) + i * ROW_BYTES, MPQC_SECOND_CACHE);
 }
 
 /* for (i = 0; i < n; i++) around what follows; nothing for n = 1. */

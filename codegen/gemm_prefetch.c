@@ -25,22 +25,6 @@
 #define STREAM_AHEAD 8192
 #define NEAR_AHEAD 512
 
-enum cache { SECOND_CACHE = 2, FIRST_CACHE }; /* llvm.prefetch's locality */
-
-static void prefetch(struct gemm *q, LLVMValueRef from, int64_t at, enum cache cache)
-{
-    struct mpqc_emit_cx *e = q->e;
-    LLVMValueRef read = mpqc_b_i32(e, 0), data = mpqc_b_i32(e, 1);
-    LLVMValueRef args[] = {mpqc_b_gep_const(e, from, at), read, mpqc_b_i32(e, cache), data};
-    mpqc_b_intrinsic(e, "llvm.prefetch", &e->ptr, 1, args, 4);
-}
-
-/* Of weights that are not packed. */
-static int64_t step_bytes(const struct gemm *q)
-{
-    return q->l->per_lane * mpqc_columns_lanes(q->c);
-}
-
 static int64_t divide_up(int64_t n, int64_t by)
 {
     return (n + by - 1) / by;
@@ -50,7 +34,7 @@ void mpqc_prefetch_tile(struct gemm *q, LLVMValueRef number)
 {
     struct mpqc_emit_cx *e = q->e;
     if (!q->t->fetching) return;
-    int64_t lines = divide_up(q->t->unroll * step_bytes(q), LINE);
+    int64_t lines = divide_up(q->t->unroll * mpqc_gemm_step_bytes(q), LINE);
     int64_t panel = mpqc_panel_bytes(q->l, q->c);
     q->next_lines = divide_up(lines, divide_up(q->t->fetching, 2));
     LLVMValueRef next = mpqc_b_madd(e, number, q->next_lines * LINE, mpqc_b_i64(e, panel));
@@ -59,24 +43,26 @@ void mpqc_prefetch_tile(struct gemm *q, LLVMValueRef number)
     q->next = LLVMBuildSelect(e->b, needed, next, mpqc_b_i64(e, 0), "");
 }
 
-/* Step k's lines, `ahead` of them. */
-static void ask(struct gemm *q, LLVMValueRef w, int64_t k, int64_t ahead, enum cache cache)
+/* Step k's lines, `ahead` of them, into all caches. */
+static void ask(struct gemm *q, LLVMValueRef w, int64_t k, int64_t ahead)
 {
-    int64_t step = step_bytes(q), bundle = mpqc_packing_of(q->l->bits).steps;
+    int64_t step = mpqc_gemm_step_bytes(q), bundle = mpqc_packing_of(q->l->bits).steps;
     int64_t from = mpqc_packed_rows(q->l->bits, k) * step;
     int64_t to = mpqc_packed_rows(q->l->bits, k + bundle) * step;
-    for (int64_t at = from; at < to; at += LINE) prefetch(q, w, ahead + at, cache);
+    for (int64_t at = from; at < to; at += LINE)
+        mpqc_b_prefetch(q->e, w, ahead + at, MPQC_FIRST_CACHE);
 }
 
 void mpqc_prefetch_step(struct gemm *q, LLVMValueRef w, int64_t k)
 {
     if (q->t->fetching && k % q->t->unroll == 0) {
         LLVMValueRef next = mpqc_b_gep(q->e, w, q->next);
+        int64_t at = k * mpqc_gemm_step_bytes(q);
         for (int64_t i = 0; i < q->next_lines; i++)
-            prefetch(q, next, k * step_bytes(q) + i * LINE, SECOND_CACHE);
+            mpqc_b_prefetch(q->e, next, at + i * LINE, MPQC_SECOND_CACHE);
     }
     if (q->t->far_weights && mpqc_panel_bytes(q->l, q->c) > (int64_t)q->e->target->l1_bytes)
-        ask(q, w, k, NEAR_AHEAD, FIRST_CACHE);
+        ask(q, w, k, NEAR_AHEAD);
     if (q->t->stream && k % mpqc_packing_of(q->l->bits).steps == 0)
-        ask(q, w, k, STREAM_AHEAD, FIRST_CACHE);
+        ask(q, w, k, STREAM_AHEAD);
 }

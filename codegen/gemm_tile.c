@@ -98,8 +98,7 @@ struct place {
     unsigned i, n;
 };
 
-/* Of weights that are not packed. */
-static int64_t step_bytes(const struct gemm *q)
+int64_t mpqc_gemm_step_bytes(const struct gemm *q)
 {
     return q->l->per_lane * mpqc_columns_lanes(q->c);
 }
@@ -109,7 +108,7 @@ static struct place place_of(const struct gemm *q, LLVMValueRef w, int64_t k, in
 {
     int64_t bundle = mpqc_packing_of(q->l->bits).steps, first = k / bundle * bundle;
     int64_t n = all - first < bundle ? all - first : bundle;
-    return (struct place){w, mpqc_packed_rows(q->l->bits, first) * step_bytes(q),
+    return (struct place){w, mpqc_packed_rows(q->l->bits, first) * mpqc_gemm_step_bytes(q),
                           (unsigned)(k - first), (unsigned)n};
 }
 
@@ -317,7 +316,7 @@ void mpqc_gemm_run(struct gemm *q, LLVMValueRef x, LLVMValueRef w)
     struct mpqc_loop loop;
     mpqc_b_loop_begin(e, &loop, constant(q, 0), constant(q, whole / n), 1, "k");
     LLVMValueRef xk = mpqc_b_gep(e, x, mpqc_b_madd(e, loop.iv, 4 * n, constant(q, 0)));
-    int64_t body_w = mpqc_packed_rows(q->l->bits, n) * step_bytes(q);
+    int64_t body_w = mpqc_packed_rows(q->l->bits, n) * mpqc_gemm_step_bytes(q);
     LLVMValueRef wk = mpqc_b_gep(e, w, mpqc_b_madd(e, loop.iv, body_w, constant(q, 0)));
     for (int64_t i = 0; i < n; i += taken) {
         mpqc_prefetch_step(q, wk, i);
