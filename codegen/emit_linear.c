@@ -87,7 +87,7 @@ static bool find_windows(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
 {
     const struct mpqc_isa *isa = e->target->isa;
     int64_t channels = l->groups * l->ocg;
-    if (!isa->window16 || isa->x_offset != 0 || t->amx || t->serial || l->x_bytes > 1) return true;
+    if (!isa->window16 || isa->x_offset != 0 || t->serial || l->x_bytes > 1) return true;
     int64_t *least = MPQC_NEW_ARRAY(&e->scratch, int64_t, (size_t)channels);
     int64_t *most = MPQC_NEW_ARRAY(&e->scratch, int64_t, (size_t)channels);
     if (!least || !most) return false;

@@ -96,7 +96,8 @@ static void make_panels(const struct mpqc_linear *l, struct mpqc_tile *t)
     int64_t size = LANES * (int64_t)t->amx_n, rest = l->ocg % size;
     memset(p, 0, sizeof *p);
     p->n_full = l->ocg / size;
-    p->full = (struct mpqc_columns){.n = t->amx_n, .valid = (unsigned)size};
+    p->full = (struct mpqc_columns){
+        .n = t->amx_n, .valid = (unsigned)size, .interleaved = true};
     for (unsigned v = 0; v < t->amx_n; v++) p->full.lanes[v] = LANES;
     if (rest == 0) return;
     p->n_rest = 1;
@@ -144,56 +145,59 @@ static int64_t make_units(const struct mpqc_linear *l, struct mpqc_tile *t)
     return best;
 }
 
-bool mpqc_amx_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, int64_t *best,
-                     struct mpqc_tile *out)
+bool mpqc_amx_tile_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, unsigned n,
+                      bool line, struct mpqc_tile *t, int64_t *cost)
 {
-    struct mpqc_tile t = {.amx = true, .unroll = 1, .split = 1};
-    bool found = false;
-    if (!e->target->isa->tiles || l->groups != 1 || l->fan || l->bits != 8 || !cut_run(e, l, &t))
+    *t = (struct mpqc_tile){.amx = true, .unroll = 1, .split = 1, .amx_n = n};
+    if (!e->target->isa->tiles || l->groups != 1 || l->fan || l->bits != 8 ||
+        (n != 1 && n != 2 && n != 4) || !cut_run(e, l, t))
         return false;
-    int64_t pitch = l->rows > 1 && l->x_row % l->x_col == 0 ? l->x_row / l->x_col : 0;
-    for (unsigned i = 0; i < 6; i++) {
-        t.amx_pitch = i < 3 ? 0 : pitch;
-        if (i >= 3 && (pitch < l->cols || line_of(l, &t) < MAX_ROWS)) break;
-        int64_t per_row = (l->cols + MAX_ROWS - 1) / MAX_ROWS;
-        t.amx_rows = t.amx_pitch ? MAX_ROWS : (l->cols + per_row - 1) / per_row;
-        t.amx_n = 1u << i % 3;
-        t.amx_m = 4 / t.amx_n;
-        make_panels(l, &t);
-        int64_t groups = make_units(l, &t), cost = t.panels.n_full * group_cost(l, &t, t.amx_n);
-        if (t.panels.n_rest) cost += group_cost(l, &t, t.panels.rest[0].n);
-        cost = l->batch * groups * cost + 5000;
-        if (cost >= *best) continue;
-        *best = cost;
-        *out = t;
-        found = true;
+    if (line) {
+        t->amx_pitch = l->rows > 1 && l->x_row % l->x_col == 0 ? l->x_row / l->x_col : 0;
+        if (t->amx_pitch < l->cols || line_of(l, t) < MAX_ROWS) return false;
     }
-    return found;
+    int64_t per_row = (l->cols + MAX_ROWS - 1) / MAX_ROWS;
+    t->amx_rows = line ? MAX_ROWS : (l->cols + per_row - 1) / per_row;
+    t->amx_m = 4 / n;
+    make_panels(l, t);
+    int64_t groups = make_units(l, t), panels = t->panels.n_full * group_cost(l, t, n);
+    if (t->panels.n_rest) panels += group_cost(l, t, t->panels.rest[0].n);
+    *cost = l->batch * groups * panels + 5000;
+    return true;
 }
 
 /* ---- weights ------------------------------------------------------------------------- */
 
-/* [panel][run][chunk][vector][four of k][16 channels][4] */
+/* Those of some columns, from channel `first` on: [run][chunk][vector][four of k][16 lanes][4].
+ * Gives where they end. */
+static int8_t *pack_columns(const struct mpqc_linear *l, const struct mpqc_tile *t,
+                            const struct mpqc_columns *c, int64_t first, int8_t *to)
+{
+    int64_t n = l->n_outer * l->n_inner * t->amx_chunks * c->n;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t chunk = i / c->n % t->amx_chunks, r = i / c->n / t->amx_chunks;
+        for (int64_t j = 0; j < LANES * t->amx_bytes; j++, to++) {
+            int64_t at = chunk * t->amx_bytes + j / ROW_BYTES * 4 + j % 4;
+            int64_t lane = i % c->n * LANES + j / 4 % LANES;
+            int64_t channel = mpqc_columns_channel(c, (unsigned)lane);
+            if (at >= l->run || channel >= c->valid) continue;
+            *to = l->w[(r * l->run + at) * l->ocg + first + channel];
+        }
+    }
+    return to;
+}
+
+/* [panel] of that. */
 int8_t *mpqc_amx_pack(struct mpqc_emit_cx *e, const struct mpqc_linear *l,
                       const struct mpqc_tile *t, size_t *bytes)
 {
-    int64_t runs = l->n_outer * l->n_inner;
-    *bytes = (size_t)mpqc_group_bytes(l, &t->panels);
+    const struct mpqc_panels *p = &t->panels;
+    *bytes = (size_t)mpqc_group_bytes(l, p);
     int8_t *packed = MPQC_NEW_ARRAY(&e->scratch, int8_t, *bytes), *to = packed;
     if (!packed) return NULL;
-    for (int64_t first = 0; first < l->ocg; first += LANES * t->amx_n) {
-        int64_t vectors = (l->ocg - first + LANES - 1) / LANES;
-        if (vectors > t->amx_n) vectors = t->amx_n;
-        for (int64_t i = 0; i < runs * t->amx_chunks * vectors; i++) {
-            int64_t r = i / vectors / t->amx_chunks, chunk = i / vectors % t->amx_chunks;
-            int64_t k = chunk * t->amx_bytes, n = first + i % vectors * LANES;
-            for (int64_t j = 0; j < LANES * t->amx_bytes; j++, to++) {
-                int64_t at = k + j / 64 * 4 + j % 4, channel = n + j / 4 % LANES;
-                if (at >= l->run || channel >= l->ocg) continue;
-                *to = l->w[(r * l->run + at) * l->ocg + channel];
-            }
-        }
-    }
+    for (int64_t i = 0; i < p->n_full; i++)
+        to = pack_columns(l, t, &p->full, i * p->full.valid, to);
+    if (p->n_rest > 0) to = pack_columns(l, t, &p->rest[0], p->n_full * p->full.valid, to);
     MPQC_ASSERT((size_t)(to - packed) == *bytes);
     return packed;
 }
@@ -326,17 +330,17 @@ static void load_weights(const struct mpqc_amx *q, LLVMValueRef w, unsigned v)
               ROW_BYTES);
 }
 
-/* One chunk: accumulator n a + v += tile a of positions * vector v of channels. */
+/* One chunk: accumulator n a + v += tile a of positions * vector v of channels.  Tiles of fewer
+ * than 16 rows take less time if the product before had the same weights. */
 static void step(const struct mpqc_amx *q, const struct group *g, LLVMValueRef x_at,
                  LLVMValueRef w)
 {
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_tile *t = q->t;
-    for (unsigned v = 0; v < q->c->n && t->amx_m > 1; v++) load_weights(q, w, v);
-    for (unsigned a = 0; a < t->amx_m; a++) {
-        load_tile(q, x_tile(t, a), mpqc_b_gep(e, g->x[a], x_at), q->l->x_col);
-        for (unsigned v = 0; v < q->c->n; v++) {
-            if (t->amx_m == 1) load_weights(q, w, v);
+    for (unsigned v = 0; v < q->c->n; v++) {
+        load_weights(q, w, v);
+        for (unsigned a = 0; a < t->amx_m; a++) {
+            if (v == 0) load_tile(q, x_tile(t, a), mpqc_b_gep(e, g->x[a], x_at), q->l->x_col);
             LLVMValueRef args[] = {tile_name(e, t->amx_n * a + v), tile_name(e, x_tile(t, a)),
                                    tile_name(e, w_tile(t, v))};
             mpqc_b_intrinsic(e, "llvm.x86.tdpbusd", NULL, 0, args, 3);

@@ -135,9 +135,9 @@ void mpqc_gemm_body(struct mpqc_emit_cx *, const struct mpqc_kernel *, const str
                     const struct mpqc_tile *, struct mpqc_epilogue *, LLVMValueRef x,
                     LLVMValueRef w, LLVMValueRef from, LLVMValueRef to);
 
-/* AMX.  choose: does it beat `*best` (of the cost model)?  Then that is its own cost, and
- * weights are packed by
- * amx_pack, given a copy of the layer whose k4 is that of whole chunks, bodies are framed by
+/* AMX.  tile_of: groups of 4/n x n tiles of positions x channels, whose positions are a line or
+ * are not, and their cost; false: this layer has none such.  Weights are packed by amx_pack, given
+ * a copy of the layer whose k4 is that of whole chunks, bodies are framed by
  * begin and end, panels by panel_begin and panel_end, and each unit of `height` x `width`
  * positions is done by amx_unit. */
 struct mpqc_amx {
@@ -156,8 +156,8 @@ struct mpqc_amx_unit {
     LLVMValueRef x, position, residual; /* element offsets, `channel` included */
     int64_t height, width;
 };
-bool mpqc_amx_choose(const struct mpqc_emit_cx *, const struct mpqc_linear *, int64_t *best,
-                     struct mpqc_tile *out);
+bool mpqc_amx_tile_of(const struct mpqc_emit_cx *, const struct mpqc_linear *, unsigned n,
+                      bool line, struct mpqc_tile *out, int64_t *cost);
 int8_t *mpqc_amx_pack(struct mpqc_emit_cx *, const struct mpqc_linear *, const struct mpqc_tile *,
                       size_t *bytes);
 void mpqc_amx_begin(struct mpqc_emit_cx *, const struct mpqc_tile *);

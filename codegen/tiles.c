@@ -339,16 +339,25 @@ static void try_tiles(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
     }
 }
 
+static void try_amx(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, struct ranking *r)
+{
+    struct mpqc_tile t;
+    int64_t cost;
+    for (unsigned n = 1; n <= 4; n *= 2)
+        for (int line = 0; line < 2; line++)
+            if (mpqc_amx_tile_of(e, l, n, line, &t, &cost)) rank(r, &t, cost);
+}
+
 /* ---- tiles as numbers ---- */
 
 #define TILE_OVERLAP 1u
 #define TILE_ROLLED 2u
-#define TILE_AMX 4u
+#define TILE_AMX (MPQC_TILE_AMX >> 24)
 #define TILE_SERIAL (MPQC_TILE_SERIAL >> 24)
 
 static uint32_t tile_number(const struct mpqc_isa *isa, const struct mpqc_tile *t)
 {
-    if (t->amx) return TILE_AMX << 24;
+    if (t->amx) return TILE_AMX << 24 | t->amx_n << 16 | (t->amx_pitch ? 1 : 0);
     uint32_t form = 0; /* 0: none; else its index, from 1 */
     while (t->form && isa->forms[form++] != t->form) {
     }
@@ -363,20 +372,24 @@ const char *mpqc_tile_text(uint32_t tile, char text[MPQC_TILE_TEXT])
     int n = snprintf(text, MPQC_TILE_TEXT, "%ux%ux%u%s%s%s", tile & 255, tile >> 8 & 255,
                      tile >> 16 & 255, flags & TILE_OVERLAP ? "o" : "",
                      flags & TILE_ROLLED ? "r" : "", flags & TILE_SERIAL ? "b" : "");
-    if (flags & TILE_AMX) snprintf(text, MPQC_TILE_TEXT, "amx");
+    unsigned across = tile >> 16 & 7;
+    if (flags & TILE_AMX && across)
+        snprintf(text, MPQC_TILE_TEXT, "amx%ux%u%s", 4 / across, across, tile & 1 ? "l" : "");
     else if (form && n > 0) snprintf(text + n, MPQC_TILE_TEXT - (size_t)n, "f%u", form);
     return text;
 }
 
-/* The vector tile of that number; false when this layer has none such. */
+/* The tile of that number; false when this layer has none such. */
 static bool tile_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, uint32_t number,
                     struct mpqc_tile *t)
 {
     const struct mpqc_isa *isa = e->target->isa;
     unsigned flags = number >> 24, nv = number >> 16 & 255, form = number >> 28;
     struct mpqc_linear braided;
+    int64_t cost;
     memset(t, 0, sizeof *t);
     if (flags & TILE_SERIAL) return mpqc_serial_tile_of(e, l, number >> 8 & 255, nv, t);
+    if (flags & TILE_AMX) return mpqc_amx_tile_of(e, l, nv, number & 1, t, &cost);
     for (unsigned f = 0; f + 1 < form; f++)
         if (!isa->forms[f]) return false;
     if (form) t->form = isa->forms[form - 1];
@@ -386,7 +399,7 @@ static bool tile_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, u
     t->mw = number >> 8 & 255;
     t->overlap = flags & TILE_OVERLAP;
     t->rolled = flags & TILE_ROLLED;
-    if (flags & TILE_AMX || nv < 1 || nv > 8 || t->mh < 1 || t->mh > l->rows || t->mw < 1 ||
+    if (nv < 1 || nv > 8 || t->mh < 1 || t->mh > l->rows || t->mw < 1 ||
         t->mw > l->cols || !fits(isa, l, t->form, t->mh * t->mw, nv) || (t->overlap && l->once) ||
         (t->rolled && t->form && t->form->pair > 1))
         return false;
@@ -396,8 +409,7 @@ static bool tile_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, u
 
 /* ---- the choice ---- */
 
-/* The cost model's n-th best; AMX, or else bits in series, count as one of them.  Returns its
- * cost. */
+/* The cost model's n-th best; bits in series count as one of them.  Returns its cost. */
 static int64_t choose_by_cost(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
                               unsigned n, struct mpqc_tile *t)
 {
@@ -409,8 +421,9 @@ static int64_t choose_by_cost(const struct mpqc_emit_cx *e, const struct mpqc_li
         for (unsigned f = 0; isa->forms[f]; f++) try_tiles(e, l, isa->forms[f], nv, &r);
     }
     MPQC_ASSERT(r.n > 0);
+    try_amx(e, l, &r);
     int64_t cost = r.best[0].cost;
-    if (mpqc_amx_choose(e, l, &cost, t) || mpqc_serial_choose(e, l, &cost, t)) {
+    if (mpqc_serial_choose(e, l, &cost, t)) {
         if (n == 0) return cost;
         n--;
     }
@@ -450,11 +463,8 @@ void mpqc_tile_choose(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
 {
     const struct mpqc_tile_request *rq = e->tiles;
     uint32_t wish = rq && rq->wish ? rq->wish(rq->user, shape) : 0;
-    int64_t cost = INT64_MAX;
-    bool amx = wish >> 24 & TILE_AMX && mpqc_amx_choose(e, l, &cost, t);
-    if (!amx) cost = 0;
-    if (!amx && !(wish && tile_of(e, l, wish, t)))
-        cost = choose_by_cost(e, l, rq ? rq->rank : 0, t);
+    int64_t cost = 0;
+    if (!(wish && tile_of(e, l, wish, t))) cost = choose_by_cost(e, l, rq ? rq->rank : 0, t);
     complete(e, l, t);
     if (rq && rq->facts)
         rq->facts[e->kernel] = (struct mpqc_tile_facts){shape, tile_number(e->target->isa, t),

@@ -40,8 +40,8 @@ refuses() { # NAME PATTERN FLAG...
 compiles "without" plain
 compiles "with" tuned -tune-kernels=3 -tune-cache="$work/cache" -v -report="$work/report.json"
 says "says what it did" '^tiles     [0-9]+ of [0-9]+ shapes changed: [0-9.]+ -> [0-9.]+ us'
-says "-v names tiles" '^/?stage1.* ([0-9]+x[0-9]+x[0-9]+[or]*|amx) '
-grep -Eq '"tile": "([0-9x]+[or]*|amx)", "tile_ns": [0-9.]+, "usual_tile": "' "$work/report.json"
+says "-v names tiles" '^/?stage1.* ([0-9]+x[0-9]+x[0-9]+[or]*|amx[124]x[124]l?) '
+grep -Eq '"tile": "([0-9x]+[or]*|amx[124]x[124]l?)", "tile_ns": [0-9.]+, "usual_tile": "' "$work/report.json"
 status_is "-report names tiles" 0 $?
 answers plain
 answers tuned

@@ -152,7 +152,7 @@ static void extent_of(const struct bench_shape *s, uint32_t *rows, uint32_t *col
 }
 
 /* Tiles that use a fair part of 32 registers, without regard to the cost model; overlapping
- * ones where that makes a difference. */
+ * ones where that makes a difference; those of AMX. */
 static void add_grid(struct list *l, struct bench_case *c)
 {
     static const uint8_t wide[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28};
@@ -168,6 +168,10 @@ static void add_grid(struct list *l, struct bench_case *c)
                     add_case(l, c);
                 }
             }
+    for (uint32_t amx = 0; amx < 6; amx++) {
+        c->wish = MPQC_TILE_AMX | 1u << (16 + amx / 2) | amx % 2;
+        add_case(l, c);
+    }
     c->wish = 0;
 }
 
