@@ -38,6 +38,7 @@ struct mpqc_emit_cx {
     const struct mpqc_tile_request *tiles; /* or NULL */
     bool share_small;          /* see wrapper.c */
     const char *tune;          /* LLVM CPU whose scheduling is assumed */
+    size_t constant_bytes;     /* of the graph, whether kernels need them or not */
     uint64_t weight_bytes;     /* constants put into .rodata so far */
     struct mpqc_body *bodies;  /* cache, kernels.c */
     struct mpqc_global *globals; /* constants made so far, constants.c */

@@ -51,6 +51,14 @@ static mpqc_status make_machine(struct mpqc_cx *cx, const struct mpqc_target *t,
     return *out ? MPQC_OK : MPQC_FAIL(cx, TARGET, MPQC_NOWHERE, "LLVM has no code generator for %s", t->name);
 }
 
+static size_t constant_bytes(const struct mpqc_graph *g)
+{
+    size_t bytes = 0;
+    for (uint32_t v = 0; v < g->n_values; v++)
+        if (mpqc_is_const(g, v)) bytes += mpqc_type_bytes(&g->values[v].type);
+    return bytes;
+}
+
 static mpqc_status builder_init(struct module_builder *m, struct mpqc_cx *cx,
                                 const struct mpqc_codegen_request *rq)
 {
@@ -64,6 +72,7 @@ static mpqc_status builder_init(struct module_builder *m, struct mpqc_cx *cx,
     e->target = rq->target;
     e->tune = row->tune;
     e->tiles = rq->tiles;
+    e->constant_bytes = constant_bytes(rq->graph);
     e->verify = rq->verify_llvm;
     e->llvm = LLVMContextCreate();
     e->module = LLVMModuleCreateWithNameInContext(
