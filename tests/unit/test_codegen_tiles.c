@@ -222,7 +222,6 @@ static void numbers_are_tiles(void **state)
     }
 }
 
-/* A tile that does not fit the layer is not taken. */
 /* Whatever the order of lanes, each channel is in one lane, and chunks keep theirs. */
 static void check_lanes(const struct mpqc_columns *c)
 {
@@ -283,6 +282,7 @@ static void narrow_positions_make_lines(void **state)
     assert_int_equal(mpqc_line_positions(&mpqc_isa_avx512_vnni, &l, &c, 1, 8), 1);
 }
 
+/* A tile that does not fit the layer is not taken. */
 static void foreign_numbers_are_refused(void **state)
 {
     (void)state;
