@@ -93,17 +93,17 @@ static int parse_one(const struct mpqc_flag *table, size_t n, int argc, char **a
         return unknown(table, n, name, err);
     }
     if (!f->metavar) {
-        if (!equals) return f->set(options, NULL, err);
+        if (!equals) return f->set(options, f->name, NULL, err);
         snprintf(err, MPQC_FLAG_ERROR, "flag '-%s' takes no value", f->name);
         return -1;
     }
-    if (equals) return f->set(options, equals + 1, err);
+    if (equals) return f->set(options, f->name, equals + 1, err);
     if (*i + 1 >= argc) {
         snprintf(err, MPQC_FLAG_ERROR, "flag '-%s' needs a value: -%s=%s", f->name, f->name,
                  f->metavar);
         return -1;
     }
-    return f->set(options, argv[++*i], err);
+    return f->set(options, f->name, argv[++*i], err);
 }
 
 int mpqc_flags_parse(const struct mpqc_flag *table, size_t n, int argc, char **argv,
@@ -117,7 +117,7 @@ int mpqc_flags_parse(const struct mpqc_flag *table, size_t n, int argc, char **a
         }
         int is_flag = !only_positional && argv[i][0] == '-' && argv[i][1] != '\0';
         int rc = is_flag ? parse_one(table, n, argc, argv, &i, options, err)
-                         : positional(options, argv[i], err);
+                         : positional(options, NULL, argv[i], err);
         if (rc != 0) return -1;
     }
     return 0;
