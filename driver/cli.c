@@ -9,12 +9,6 @@
 #define HANDLER(name) static MPQC_FLAG_HANDLER(set_##name)
 #define CLI struct mpqc_cli *cli = options
 
-static int refuse(char *err, const char *flag, const char *value, const char *wanted)
-{
-    snprintf(err, MPQC_FLAG_ERROR, "-%s=%s is not known; it is one of %s", flag, value, wanted);
-    return -1;
-}
-
 /* Flags that only keep their text, and flags without one. */
 #define TEXT(name, field)                                                                         \
     HANDLER(name)                                                                                 \
@@ -87,7 +81,7 @@ HANDLER(emit)
             cli->emit = outputs[i].output;
             return 0;
         }
-    return refuse(err, flag, value, "so, obj, a, llvm, asm, ir, header");
+    return mpqc_flag_refuse(flag, value, "so, obj, a, llvm, asm, ir, header", err);
 }
 
 /* -calib=distill and -calib=distill:weak; files of these names are ./distill. */
@@ -99,28 +93,6 @@ static bool is_distill(struct mpqc_cli *cli, const char *value)
     return true;
 }
 
-/* [input:]PATH; a colon belongs to the path when a file of that whole name exists. */
-static int data_path(struct mpqc_cli_calib *list, uint32_t *n, const char *flag, const char *value,
-                     char *err)
-{
-    if (*n == MPQC_CLI_MAX) {
-        snprintf(err, MPQC_FLAG_ERROR, "-%s is given more than %d times", flag, MPQC_CLI_MAX);
-        return -1;
-    }
-    struct mpqc_cli_calib *c = &list[(*n)++];
-    const char *colon = strchr(value, ':');
-    c->path = value;
-    c->input[0] = '\0';
-    if (colon && access(value, F_OK) != 0 && (size_t)(colon - value) < sizeof c->input) {
-        memcpy(c->input, value, (size_t)(colon - value));
-        c->input[colon - value] = '\0';
-        c->path = colon + 1;
-    }
-    if (*c->path) return 0;
-    snprintf(err, MPQC_FLAG_ERROR, "-%s wants [input:]PATH, not '%s'", flag, value);
-    return -1;
-}
-
 HANDLER(calib)
 {
     CLI;
@@ -130,15 +102,16 @@ HANDLER(calib)
                                        "-calib with it");
         return -1;
     }
-    if (!distill) return data_path(cli->calib, &cli->n_calib, flag, value, err);
-    cli->calib[cli->n_calib++] = (struct mpqc_cli_calib){.path = value};
+    if (!distill)
+        return mpqc_flag_path(flag, value, "input", cli->calib, &cli->n_calib, MPQC_CLI_MAX, err);
+    cli->calib[cli->n_calib++] = (struct mpqc_named_path){.path = value};
     return 0;
 }
 
 HANDLER(eval)
 {
     CLI;
-    return data_path(cli->eval, &cli->n_eval, flag, value, err);
+    return mpqc_flag_path(flag, value, "input", cli->eval, &cli->n_eval, MPQC_CLI_MAX, err);
 }
 
 HANDLER(calib_count)
@@ -164,7 +137,7 @@ HANDLER(calibration)
 {
     CLI;
     if (mpqc_options_calibration(&cli->options, value)) return 0;
-    return refuse(err, flag, value, "auto, minmax, percentile:99.99, kl, mse");
+    return mpqc_flag_refuse(flag, value, "auto, minmax, percentile:99.99, kl, mse", err);
 }
 
 /* Of every layer; layers of their own come by -pin and -mixed. */
@@ -188,7 +161,7 @@ HANDLER(rounding)
     CLI;
     if (strcmp(value, "gptq") == 0) cli->options.rounding = MPQC_ROUND_GPTQ;
     else if (strcmp(value, "nearest") == 0) cli->options.rounding = MPQC_ROUND_NEAREST;
-    else return refuse(err, flag, value, "gptq, nearest");
+    else return mpqc_flag_refuse(flag, value, "gptq, nearest", err);
     return 0;
 }
 HANDLER(weight_clip)
@@ -196,7 +169,7 @@ HANDLER(weight_clip)
     CLI;
     if (strcmp(value, "mse") == 0) cli->options.weight_clip = MPQC_CLIP_MSE;
     else if (strcmp(value, "minmax") == 0) cli->options.weight_clip = MPQC_CLIP_MINMAX;
-    else return refuse(err, flag, value, "mse, minmax");
+    else return mpqc_flag_refuse(flag, value, "mse, minmax", err);
     return 0;
 }
 HANDLER(group_size)
@@ -206,7 +179,7 @@ HANDLER(group_size)
     if (strcmp(value, "32") == 0) size = 32;
     else if (strcmp(value, "64") == 0) size = 64;
     else if (strcmp(value, "128") == 0) size = 128;
-    else if (strcmp(value, "0") != 0) return refuse(err, flag, value, "0, 32, 64, 128");
+    else if (strcmp(value, "0") != 0) return mpqc_flag_refuse(flag, value, "0, 32, 64, 128", err);
     cli->options.group_size = size;
     return 0;
 }
@@ -221,7 +194,7 @@ HANDLER(io)
 {
     CLI;
     if (strcmp(value, "float") != 0 && strcmp(value, "int") != 0)
-        return refuse(err, flag, value, "float, int");
+        return mpqc_flag_refuse(flag, value, "float, int", err);
     cli->options.int_io = strcmp(value, "int") == 0;
     return 0;
 }

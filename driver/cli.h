@@ -19,11 +19,6 @@ enum mpqc_output {
     MPQC_OUT_IR, MPQC_OUT_UNSET
 };
 
-struct mpqc_cli_calib {
-    char input[128]; /* empty: the only input, or the array's own name */
-    const char *path;
-};
-
 /* -calib=distill, -calib=distill:weak */
 enum mpqc_cli_distill { MPQC_DISTILL_NONE, MPQC_DISTILL_STATISTICS, MPQC_DISTILL_WEAK };
 
@@ -33,9 +28,10 @@ struct mpqc_cli {
     enum mpqc_output emit;
     const char *target, *mcpu;
     const char *tag;
-    struct mpqc_cli_calib calib[MPQC_CLI_MAX];
+    /* Named after inputs; without a name: the only input, or the array's own name. */
+    struct mpqc_named_path calib[MPQC_CLI_MAX];
     uint32_t n_calib;
-    struct mpqc_cli_calib eval[MPQC_CLI_MAX]; /* -eval; none: the samples of -calib */
+    struct mpqc_named_path eval[MPQC_CLI_MAX]; /* -eval; none: the samples of -calib */
     uint32_t n_eval;
     uint64_t calib_count; /* 0: the default */
     enum mpqc_cli_distill distill; /* then n_calib is 1 */

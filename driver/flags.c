@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Levenshtein distance, for words of at most 63 characters; longer ones are
  * infinitely far from anything. */
@@ -182,4 +183,30 @@ int mpqc_flag_real(const char *flag, const char *value, double *out, char *err)
     }
     *out = v;
     return 0;
+}
+
+int mpqc_flag_refuse(const char *flag, const char *value, const char *known, char *err)
+{
+    snprintf(err, MPQC_FLAG_ERROR, "-%s=%.64s is not known; it is one of %s", flag, value, known);
+    return -1;
+}
+
+int mpqc_flag_path(const char *flag, const char *value, const char *what,
+                   struct mpqc_named_path *list, uint32_t *n, uint32_t most, char *err)
+{
+    if (*n == most) {
+        snprintf(err, MPQC_FLAG_ERROR, "-%s is given more than %u times", flag, most);
+        return -1;
+    }
+    struct mpqc_named_path *p = &list[(*n)++];
+    const char *colon = strchr(value, ':');
+    size_t len = colon ? (size_t)(colon - value) : 0;
+    *p = (struct mpqc_named_path){.path = value};
+    if (colon && access(value, F_OK) != 0 && len < sizeof p->name) {
+        memcpy(p->name, value, len);
+        p->path = colon + 1;
+    }
+    if (*p->path) return 0;
+    snprintf(err, MPQC_FLAG_ERROR, "-%s wants [%s:]PATH, not '%.200s'", flag, what, value);
+    return -1;
 }

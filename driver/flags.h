@@ -49,5 +49,16 @@ const char *mpqc_nearest(const char *text, const char *(*next)(const void *user,
 int mpqc_flag_int(const char *flag, const char *value, int64_t lo, int64_t hi, int64_t *out,
                   char *err);
 int mpqc_flag_real(const char *flag, const char *value, double *out, char *err);
+/* "-flag=value is not known; it is one of ..."; returns -1. */
+int mpqc_flag_refuse(const char *flag, const char *value, const char *known, char *err);
+
+/* "[name:]path"; a colon belongs to the path when a file of that whole name exists. */
+struct mpqc_named_path {
+    char name[128]; /* empty: none was given */
+    const char *path;
+};
+/* Appends one to the n of list, at most `most`.  What the name is of, for the message. */
+int mpqc_flag_path(const char *flag, const char *value, const char *what,
+                   struct mpqc_named_path *list, uint32_t *n, uint32_t most, char *err);
 
 #endif

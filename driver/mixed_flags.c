@@ -69,9 +69,7 @@ HANDLER(minimize)
         m->minimize_set = true;
         return 0;
     }
-    snprintf(err, MPQC_FLAG_ERROR,
-             "-minimize=%s is not known; it is one of loss, size, latency, bops", value);
-    return -1;
+    return mpqc_flag_refuse(flag, value, "loss, size, latency, bops", err);
 }
 
 /* ---- amounts ---- */
@@ -194,8 +192,7 @@ HANDLER(cost)
               : strcmp(value, "analytic") == 0 ? MPQC_COST_ANALYTIC
                                                : MPQC_COST_UNSET;
     if (m->cost != MPQC_COST_UNSET) return 0;
-    snprintf(err, MPQC_FLAG_ERROR, "-cost=%s is not known; it is one of measured, analytic", value);
-    return -1;
+    return mpqc_flag_refuse(flag, value, "measured, analytic", err);
 }
 
 HANDLER(measure)
@@ -205,9 +202,7 @@ HANDLER(measure)
     if (strcmp(value, "local") == 0 || strcmp(value, "qemu") == 0 ||
         (strncmp(value, "cmd:", 4) == 0 && value[4]))
         return 0;
-    snprintf(err, MPQC_FLAG_ERROR,
-             "-measure=%s is not known; it is one of local, qemu, cmd:COMMAND", value);
-    return -1;
+    return mpqc_flag_refuse(flag, value, "local, qemu, cmd:COMMAND", err);
 }
 
 static bool ends_with(const char *s, const char *suffix)

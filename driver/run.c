@@ -8,8 +8,6 @@
  */
 #include "driver/run.h"
 
-#include "driver/flags.h"
-
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,7 +117,7 @@ static int find_output(struct session *s, const char *name, uint32_t *out)
 static int open_writers(struct session *s)
 {
     for (uint32_t i = 0; i < s->options.n_out; i++) {
-        const struct run_file *f = &s->options.out[i];
+        const struct mpqc_named_path *f = &s->options.out[i];
         if (find_output(s, f->name, &s->written[i])) return -1;
         const struct mpqc_io *io = &s->model->outputs[s->written[i]];
         int64_t dims[MPQC_ABI_MAX_RANK + 1] = {(int64_t)s->count};

@@ -7,7 +7,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define HANDLER(name) static MPQC_FLAG_HANDLER(set_##name)
 #define RUN struct run_options *o = options
@@ -24,39 +23,16 @@ HANDLER(model)
     return 0;
 }
 
-/* [name:]PATH; a colon belongs to the path when a file of that whole name exists. */
-static int add_file(struct run_file *files, uint32_t *n, const char *flag, const char *value,
-                    char *err)
-{
-    if (*n == RUN_MAX) {
-        snprintf(err, MPQC_FLAG_ERROR, "-%s is given more than %d times", flag, RUN_MAX);
-        return -1;
-    }
-    struct run_file *f = &files[(*n)++];
-    const char *colon = strchr(value, ':');
-    size_t len = colon ? (size_t)(colon - value) : 0;
-    f->path = value;
-    f->name[0] = '\0';
-    if (colon && access(value, F_OK) != 0 && len < sizeof f->name) {
-        memcpy(f->name, value, len);
-        f->name[len] = '\0';
-        f->path = colon + 1;
-    }
-    if (*f->path) return 0;
-    snprintf(err, MPQC_FLAG_ERROR, "-%s wants [name:]PATH, not '%.200s'", flag, value);
-    return -1;
-}
-
 HANDLER(in)
 {
     RUN;
-    return add_file(o->in, &o->n_in, flag, value, err);
+    return mpqc_flag_path(flag, value, "input", o->in, &o->n_in, RUN_MAX, err);
 }
 
 HANDLER(out)
 {
     RUN;
-    return add_file(o->out, &o->n_out, flag, value, err);
+    return mpqc_flag_path(flag, value, "output", o->out, &o->n_out, RUN_MAX, err);
 }
 
 HANDLER(labels)

@@ -119,6 +119,8 @@ static void messages_name_the_flag_that_was_given(void **state)
     assert_string_equal(err, "-s wants a whole number from 0 to 9, not '10'");
     assert_int_equal(PARSE("-s"), -1);
     assert_string_equal(err, "flag '-s' needs a value: -s=N");
+    assert_int_equal(mpqc_flag_refuse("s", "x", "a, b", err), -1);
+    assert_string_equal(err, "-s=x is not known; it is one of a, b");
 }
 
 static void numbers_are_whole_strings(void **state)
@@ -140,6 +142,25 @@ static void numbers_are_whole_strings(void **state)
     assert_int_equal(mpqc_flag_real("v", "1,5", &v, err), -1);
 }
 
+static void paths_may_have_names(void **state)
+{
+    (void)state;
+    struct mpqc_named_path list[3];
+    char err[MPQC_FLAG_ERROR];
+    uint32_t n = 0;
+    assert_int_equal(mpqc_flag_path("in", "a.npy", "input", list, &n, 3, err), 0);
+    assert_int_equal(mpqc_flag_path("in", "x:a:b.npy", "input", list, &n, 3, err), 0);
+    assert_string_equal(list[0].name, "");
+    assert_string_equal(list[0].path, "a.npy");
+    assert_string_equal(list[1].name, "x");
+    assert_string_equal(list[1].path, "a:b.npy");
+    assert_int_equal(mpqc_flag_path("in", "x:", "input", list, &n, 3, err), -1);
+    assert_string_equal(err, "-in wants [input:]PATH, not 'x:'");
+    assert_int_equal(mpqc_flag_path("in", "a.npy", "input", list, &n, 3, err), -1);
+    assert_string_equal(err, "-in is given more than 3 times");
+    assert_int_equal(n, 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -147,6 +168,7 @@ int main(void)
         cmocka_unit_test(mistakes_are_explained),
         cmocka_unit_test(messages_name_the_flag_that_was_given),
         cmocka_unit_test(numbers_are_whole_strings),
+        cmocka_unit_test(paths_may_have_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
