@@ -9,6 +9,7 @@
 #include "driver/data.h"
 #include "driver/flags.h"
 #include "driver/mixed.h"
+#include "driver/temporary.h"
 #include "frontend/frontend.h"
 #include "passes/pass.h"
 
@@ -71,12 +72,14 @@ void mpqc_calib_close(struct mpqc_calib_set *);
 /* All samples that there are, whatever -calib-count. */
 uint64_t mpqc_calib_samples(const struct mpqc_calib_set *);
 
-/* text_file.c: text to PATH by way of a temporary file ("-" or NULL: stdout), and a whole
+/* text_file.c: text to PATH by mpqc_file_write ("-" or NULL: stdout), and a whole
  * file, NUL-terminated, in `arena`. */
 mpqc_status mpqc_text_write(struct mpqc_cx *cx, const char *path, const struct mpqc_buf *text)
     MPQC_MUST_CHECK;
 mpqc_status mpqc_text_read(struct mpqc_cx *cx, const char *path, struct mpqc_arena *arena,
                            const char **text) MPQC_MUST_CHECK;
+/* mpqc_temporary_folder, whose failure is a diagnostic. */
+mpqc_status mpqc_folder_make(struct mpqc_cx *cx, char *path) MPQC_MUST_CHECK;
 
 /* outputs.c: can all results be written where they are to go, and is none of them an input
  * or the place of another? */

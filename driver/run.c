@@ -7,6 +7,7 @@
  * struct mpqc_exec if threads or hooks are wanted, and call run() for each sample.
  */
 #include "driver/run.h"
+#include "driver/temporary.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -279,6 +280,7 @@ int main(int argc, char **argv)
         return 1;
     }
     char error[MPQC_FLAG_ERROR];
+    mpqc_temporary_guard();
     int rc = mpqc_run_parse(argc, argv, &s->options, error) ? failed(s, "%s", error) : perform(s);
     /* A full disk shows only when the buffer is written. */
     if (rc == 0 && fflush(stdout) != 0)

@@ -15,6 +15,7 @@
 
 #include "codegen/target.h"
 #include "driver/flags.h"
+#include "driver/temporary.h"
 #include "passes/bits.h"
 
 #include <dlfcn.h>
@@ -291,7 +292,7 @@ int main(int argc, char **argv)
 {
     struct options o = {.rounds = 7};
     struct list l = {.n = 0};
-    char err[MPQC_FLAG_ERROR], made[] = "/tmp/mpqc-bench.XXXXXX";
+    char err[MPQC_FLAG_ERROR], made[MPQC_TEMPORARY_PATH];
     (void)set_bits(&o, "bits", "8,4,2", err);
     if (mpqc_flags_parse(flags, MPQC_LEN(flags), argc, argv, &o, positional, err))
         bench_die("%s", err);
@@ -300,7 +301,8 @@ int main(int argc, char **argv)
         mpqc_flags_help(flags, MPQC_LEN(flags));
         return 0;
     }
-    if (!o.dir && !mkdtemp(made)) bench_die("%s: %s", made, strerror(errno));
+    mpqc_temporary_guard();
+    if (!o.dir && !mpqc_temporary_folder(made)) bench_die("%s: %s", made, strerror(errno));
     if (o.dir) (void)mkdir(o.dir, 0777);
     make_list(&l, &o);
     compile_all(&l, o.dir ? o.dir : made, o.dir != NULL);
@@ -310,11 +312,9 @@ int main(int argc, char **argv)
         write_file(o.tsv, &l, bench_print_tsv);
         write_file(o.page, &l, bench_print_page);
     }
-    for (size_t i = 0; i < l.n; i++) {
+    for (size_t i = 0; i < l.n; i++)
         if (l.c[i].library) dlclose(l.c[i].library);
-        if (!o.dir) remove_library(&l.c[i]);
-    }
-    if (!o.dir) rmdir(made);
+    if (!o.dir) mpqc_temporary_remove(made);
     free(l.c);
     return 0;
 }
