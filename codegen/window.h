@@ -97,6 +97,9 @@ int8_t *mpqc_window_pack(struct mpqc_emit_cx *, const struct mpqc_window *,
 struct mpqc_window_origin {
     LLVMValueRef x, position, residual, index;
 };
+/* The same `columns` (i64) further. */
+struct mpqc_window_origin mpqc_window_move(struct mpqc_emit_cx *, const struct mpqc_window *,
+                                           struct mpqc_window_origin, LLVMValueRef columns);
 
 /* A tile at work: positions of one block.  The vectors of its accumulators are those of the
  * pass; packed: in the first pass where the halves of the positions go, in the second
