@@ -42,18 +42,25 @@ static void remove_path(const char *path)
     rmdir(path);
 }
 
-static void remove_all(void)
+/* A signal may have come in the middle of malloc: then texts are not freed. */
+static void remove_all(bool may_free)
 {
     for (int i = 0; i < MPQC_TEMPORARY_MAX; i++) {
-        const char *path = atomic_exchange(&list.path[i], NULL);
+        char *path = atomic_exchange(&list.path[i], NULL);
         if (path) remove_path(path);
+        if (may_free) free(path);
     }
+}
+
+static void on_exit_of_program(void)
+{
+    remove_all(true);
 }
 
 /* The signal's own action, which ends the program, follows when this returns. */
 static void on_signal(int sig)
 {
-    remove_all();
+    remove_all(false);
     raise(sig);
 }
 
@@ -66,7 +73,7 @@ void mpqc_temporary_guard(void)
         if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
             sigaction(signals[i], &new, NULL);
     }
-    (void)atexit(remove_all);
+    (void)atexit(on_exit_of_program);
 }
 
 /* ---- the list ---- */
