@@ -38,6 +38,7 @@ struct mpqc_emit_cx {
     const struct mpqc_tile_request *tiles; /* or NULL */
     bool share_small;          /* see wrapper.c */
     const char *tune;          /* LLVM CPU whose scheduling is assumed */
+    size_t constant_bytes;     /* of the graph, whether kernels need them or not */
     uint64_t weight_bytes;     /* constants put into .rodata so far */
     struct mpqc_body *bodies;  /* cache, kernels.c */
     struct mpqc_global *globals; /* constants made so far, constants.c */
@@ -74,6 +75,10 @@ mpqc_status mpqc_emit_kernel(struct mpqc_emit_cx *, const struct mpqc_kernel *k,
 LLVMValueRef mpqc_body_find(struct mpqc_emit_cx *, const char *key);
 LLVMValueRef mpqc_body_begin(struct mpqc_emit_cx *, const char *key, uint32_t n_operands);
 mpqc_status mpqc_body_end(struct mpqc_emit_cx *) MPQC_MUST_CHECK;
+/* find or begin, of the body that `out` has operands for: sets out->body, and `fresh` where it is
+ * to be emitted and ended.  Releases the key. */
+mpqc_status mpqc_body_open(struct mpqc_emit_cx *, struct mpqc_buf *key,
+                           struct mpqc_kernel_code *out, bool *fresh) MPQC_MUST_CHECK;
 
 /* Read-only global from bytes (private, unnamed_addr, .rodata), equal contents shared.
  * `name` is a hint for readers of the assembly. */

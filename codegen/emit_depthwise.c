@@ -30,17 +30,6 @@ static LLVMValueRef constant(struct window *q, int64_t v)
     return mpqc_b_i64(q->e, v);
 }
 
-static struct mpqc_window_origin move(struct window *q, struct mpqc_window_origin o,
-                                      LLVMValueRef columns)
-{
-    const struct mpqc_window *p = q->p;
-    o.x = mpqc_b_gep(q->e, o.x, mpqc_b_madd(q->e, columns, p->x_col, constant(q, 0)));
-    o.position = mpqc_b_madd(q->e, columns, p->out_col, o.position);
-    o.residual = mpqc_b_madd(q->e, columns, p->res_col, o.residual);
-    o.index = mpqc_b_madd(q->e, columns, 1, o.index);
-    return o;
-}
-
 /* ---- rows and blocks ----------------------------------------------------------------- */
 
 /* The part of a strip that is at work: rows [first, last) of batch * rows, tiles
@@ -117,7 +106,7 @@ static void tiles_of_row(struct window *q, const struct strip *s, LLVMValueRef r
     LLVMValueRef before = mpqc_b_madd(e, s->from, tile, constant(q, 0));
     q->tile.packed = packed_at(q, s, row, LLVMBuildNSWSub(e->b, begin, before, ""));
     q->tile.width = tile;
-    mpqc_window_tile(&q->tile, move(q, o, at));
+    mpqc_window_tile(&q->tile, mpqc_window_move(q->e, q->p, o, at));
     mpqc_b_loop_end(e, &l);
 }
 
@@ -127,7 +116,7 @@ static void rest_of_row(struct window *q, const struct strip *s, LLVMValueRef ro
     LLVMValueRef at = constant(q, cols - rest);
     q->tile.packed = packed_at(q, s, row, constant(q, 0));
     q->tile.width = rest;
-    mpqc_window_tile(&q->tile, move(q, row_origin(q, row), at));
+    mpqc_window_tile(&q->tile, mpqc_window_move(q->e, q->p, row_origin(q, row), at));
 }
 
 typedef void part_of_row(struct window *, const struct strip *, LLVMValueRef row);

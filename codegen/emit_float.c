@@ -312,14 +312,10 @@ mpqc_status mpqc_emit_float(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
 
     mpqc_buf_init(&key);
     add_key(e, &s, &key);
-    mpqc_status st = key.failed ? MPQC_OOM(e->cx) : MPQC_OK;
-    out->body = st == MPQC_OK ? mpqc_body_find(e, key.data) : NULL;
-    if (st == MPQC_OK && !out->body) {
-        unsigned lanes = e->target->vector_bytes / 4;
-        out->body = mpqc_body_begin(e, key.data, out->n_operands);
-        mpqc_nest_emit(e, &s.nest, lanes < 8 ? 8 : lanes, island_step, &s);
-        st = mpqc_body_end(e);
-    }
-    mpqc_buf_release(&key);
-    return st;
+    bool fresh;
+    MPQC_TRY(mpqc_body_open(e, &key, out, &fresh));
+    if (!fresh) return MPQC_OK;
+    unsigned lanes = e->target->vector_bytes / 4;
+    mpqc_nest_emit(e, &s.nest, lanes < 8 ? 8 : lanes, island_step, &s);
+    return mpqc_body_end(e);
 }

@@ -442,13 +442,9 @@ mpqc_status mpqc_emit_move(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,
 
     mpqc_buf_init(&key);
     add_key(&m, &key);
-    mpqc_status s = key.failed ? MPQC_OOM(e->cx) : MPQC_OK;
-    out->body = s == MPQC_OK ? mpqc_body_find(e, key.data) : NULL;
-    if (s == MPQC_OK && !out->body) {
-        out->body = mpqc_body_begin(e, key.data, out->n_operands);
-        mpqc_move_body(&m);
-        s = mpqc_body_end(e);
-    }
-    mpqc_buf_release(&key);
-    return s;
+    bool fresh;
+    MPQC_TRY(mpqc_body_open(e, &key, out, &fresh));
+    if (!fresh) return MPQC_OK;
+    mpqc_move_body(&m);
+    return mpqc_body_end(e);
 }

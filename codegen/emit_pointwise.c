@@ -272,16 +272,12 @@ mpqc_status mpqc_emit_pointwise(struct mpqc_emit_cx *e, const struct mpqc_kernel
 
     mpqc_buf_init(&key);
     add_key(e, &c, &key);
-    mpqc_status s = key.failed ? MPQC_OOM(e->cx) : MPQC_OK;
-    out->body = s == MPQC_OK ? mpqc_body_find(e, key.data) : NULL;
-    if (s == MPQC_OK && !out->body) {
-        out->body = mpqc_body_begin(e, key.data, out->n_operands);
-        if (table != MPQC_NONE) c.table = LLVMGetParam(out->body, out->n_operands - 1);
-        mpqc_nest_emit(e, &c.nest, e->target->vector_bytes / 2, emit_step, &c);
-        s = mpqc_body_end(e);
-    }
-    mpqc_buf_release(&key);
-    return s;
+    bool fresh;
+    MPQC_TRY(mpqc_body_open(e, &key, out, &fresh));
+    if (!fresh) return MPQC_OK;
+    if (table != MPQC_NONE) c.table = LLVMGetParam(out->body, out->n_operands - 1);
+    mpqc_nest_emit(e, &c.nest, e->target->vector_bytes / 2, emit_step, &c);
+    return mpqc_body_end(e);
 }
 
 mpqc_status mpqc_emit_minmax(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,

@@ -221,15 +221,11 @@ mpqc_status mpqc_emit_maxpool(struct mpqc_emit_cx *e, const struct mpqc_kernel *
     out->grain = row >= GRAIN_BYTES ? 1 : GRAIN_BYTES / (row > 0 ? row : 1);
     mpqc_buf_init(&key);
     pool_key(&p, &key);
-    mpqc_status s = key.failed ? MPQC_OOM(e->cx) : MPQC_OK;
-    out->body = s == MPQC_OK ? mpqc_body_find(e, key.data) : NULL;
-    if (s == MPQC_OK && !out->body) {
-        out->body = mpqc_body_begin(e, key.data, out->n_operands);
-        maxpool_body(e, &p);
-        s = mpqc_body_end(e);
-    }
-    mpqc_buf_release(&key);
-    return s;
+    bool fresh;
+    MPQC_TRY(mpqc_body_open(e, &key, out, &fresh));
+    if (!fresh) return MPQC_OK;
+    maxpool_body(e, &p);
+    return mpqc_body_end(e);
 }
 
 /* ---- reduce_max, reduce_min --------------------------------------------------------------- */
@@ -322,15 +318,11 @@ mpqc_status mpqc_emit_reduce_extreme(struct mpqc_emit_cx *e, const struct mpqc_k
                     r.exact ? " exact" : "");
     mpqc_nest_key(&r.outer, &key);
     mpqc_nest_key(&r.inner, &key);
-    mpqc_status s = key.failed ? MPQC_OOM(e->cx) : MPQC_OK;
-    out->body = s == MPQC_OK ? mpqc_body_find(e, key.data) : NULL;
-    if (s == MPQC_OK && !out->body) {
-        unsigned lanes = e->target->vector_bytes / mpqc_dtypes[r.dtype].bytes;
-        if (mpqc_nest_run(&r.outer) < 8) lanes = 8;
-        out->body = mpqc_body_begin(e, key.data, out->n_operands);
-        mpqc_nest_emit(e, &r.outer, lanes, reduce_step, &r);
-        s = mpqc_body_end(e);
-    }
-    mpqc_buf_release(&key);
-    return s;
+    bool fresh;
+    MPQC_TRY(mpqc_body_open(e, &key, out, &fresh));
+    if (!fresh) return MPQC_OK;
+    unsigned lanes = e->target->vector_bytes / mpqc_dtypes[r.dtype].bytes;
+    if (mpqc_nest_run(&r.outer) < 8) lanes = 8;
+    mpqc_nest_emit(e, &r.outer, lanes, reduce_step, &r);
+    return mpqc_body_end(e);
 }

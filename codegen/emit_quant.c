@@ -129,15 +129,11 @@ static mpqc_status convert(struct mpqc_emit_cx *e, const struct mpqc_kernel *k, 
     add_quant(&key, c.to);
     mpqc_buf_puts(&key, c.exact ? " exact" : "");
     mpqc_nest_key(&c.nest, &key);
-    mpqc_status s = key.failed ? MPQC_OOM(e->cx) : MPQC_OK;
-    out->body = s == MPQC_OK ? mpqc_body_find(e, key.data) : NULL;
-    if (s == MPQC_OK && !out->body) {
-        out->body = mpqc_body_begin(e, key.data, out->n_operands);
-        mpqc_nest_emit(e, &c.nest, e->target->vector_bytes / 2, step, &c);
-        s = mpqc_body_end(e);
-    }
-    mpqc_buf_release(&key);
-    return s;
+    bool fresh;
+    MPQC_TRY(mpqc_body_open(e, &key, out, &fresh));
+    if (!fresh) return MPQC_OK;
+    mpqc_nest_emit(e, &c.nest, e->target->vector_bytes / 2, step, &c);
+    return mpqc_body_end(e);
 }
 
 mpqc_status mpqc_emit_quantize(struct mpqc_emit_cx *e, const struct mpqc_kernel *k,

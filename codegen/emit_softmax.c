@@ -138,13 +138,9 @@ mpqc_status mpqc_emit_softmax(struct mpqc_emit_cx *e, const struct mpqc_kernel *
                     mpqc_dtypes[s.y->dtype].text, (long long)s.length, (long long)s.in_step,
                     (long long)s.out_step);
     mpqc_nest_key(&s.rows, &key);
-    mpqc_status st = key.failed ? MPQC_OOM(e->cx) : MPQC_OK;
-    out->body = st == MPQC_OK ? mpqc_body_find(e, key.data) : NULL;
-    if (st == MPQC_OK && !out->body) {
-        out->body = mpqc_body_begin(e, key.data, out->n_operands);
-        mpqc_nest_emit(e, &s.rows, 8, softmax_step, &s);
-        st = mpqc_body_end(e);
-    }
-    mpqc_buf_release(&key);
-    return st;
+    bool fresh;
+    MPQC_TRY(mpqc_body_open(e, &key, out, &fresh));
+    if (!fresh) return MPQC_OK;
+    mpqc_nest_emit(e, &s.rows, 8, softmax_step, &s);
+    return mpqc_body_end(e);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
- * What gemm.c (units, panels, the body) and gemm_tile.c share: a body under construction.
+ * What gemm.c (units, panels, the body), gemm_tile.c (a tile: accumulators, runs over taps, its
+ * end) and gemm_steps.c (a run: steps along K) share: a body under construction.
  */
 #ifndef MPQC_CODEGEN_GEMM_H
 #define MPQC_CODEGEN_GEMM_H
@@ -32,12 +33,17 @@ struct gemm {
  * the first one; position, residual: element offsets of it, channel 0. */
 void mpqc_gemm_tile(struct gemm *, int64_t mh, int64_t mw, LLVMValueRef x, LLVMValueRef position,
                     LLVMValueRef residual);
-/* gemm_tile.c's parts of a tile, for gemm_groups.c: accumulators to zero; all steps of the
- * layer's run, from x on, weights at w, to the accumulators; their sum, without bias. */
+/* The variables of the accumulators of position m (or of its pair) and vector v, and how many
+ * there are in a set; all of them to zero; their sum over sets, without bias. */
+LLVMValueRef *mpqc_gemm_accumulators(struct gemm *, unsigned set, int64_t m, unsigned v);
+int64_t mpqc_gemm_n_accumulators(const struct gemm *);
 void mpqc_gemm_clear(struct gemm *);
-void mpqc_gemm_run(struct gemm *, LLVMValueRef x, LLVMValueRef w);
 LLVMValueRef mpqc_gemm_sum(struct gemm *, int64_t m, unsigned v);
 
+/* gemm_steps.c.  All steps of the layer's run, from x on, weights at w, to the accumulators. */
+void mpqc_gemm_run(struct gemm *, LLVMValueRef x, LLVMValueRef w);
+/* Are n steps worth straight-line code? */
+bool mpqc_gemm_short(const struct gemm *, int64_t n);
 /* Bytes of a step's weights of the panel at work, if they are not packed. */
 int64_t mpqc_gemm_step_bytes(const struct gemm *);
 

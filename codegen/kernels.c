@@ -109,6 +109,20 @@ LLVMValueRef mpqc_body_begin(struct mpqc_emit_cx *e, const char *key, uint32_t n
     return f;
 }
 
+mpqc_status mpqc_body_open(struct mpqc_emit_cx *e, struct mpqc_buf *key,
+                           struct mpqc_kernel_code *out, bool *fresh)
+{
+    bool failed = key->failed;
+    *fresh = false;
+    out->body = failed ? NULL : mpqc_body_find(e, key->data);
+    if (!failed && !out->body) {
+        out->body = mpqc_body_begin(e, key->data, out->n_operands);
+        *fresh = true;
+    }
+    mpqc_buf_release(key);
+    return failed ? MPQC_OOM(e->cx) : MPQC_OK;
+}
+
 mpqc_status mpqc_body_end(struct mpqc_emit_cx *e)
 {
     LLVMBuildRetVoid(e->b);

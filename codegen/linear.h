@@ -202,9 +202,9 @@ int64_t mpqc_group_bytes(const struct mpqc_linear *, const struct mpqc_panels *)
 /* Steps of a run that are stored if the layer takes a form. */
 int64_t mpqc_form_steps(const struct mpqc_form *, int64_t k4);
 /* Weights in the order of computation: [group][panel][run][k4][column lane][per_lane],
- * with [bundle][row] for [k4] where they are packed, and
- * sum_of[oc], the sum of each output channel's weights.  A form (or NULL) has its own
- * order of the bytes of a few steps.  NULL: out of memory. */
+ * with [bundle][row] for [k4] where they are packed.  A form (or NULL) has its own order of the
+ * bytes of a few steps.  The second: the sum of each output channel's weights, [oc].
+ * NULL: out of memory. */
 int8_t *mpqc_pack_weights(struct mpqc_emit_cx *, const struct mpqc_linear *,
                           const struct mpqc_panels *, const struct mpqc_form *, size_t *bytes);
 int32_t *mpqc_weight_sums(struct mpqc_emit_cx *, const struct mpqc_linear *);

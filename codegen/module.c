@@ -51,6 +51,14 @@ static mpqc_status make_machine(struct mpqc_cx *cx, const struct mpqc_target *t,
     return *out ? MPQC_OK : MPQC_FAIL(cx, TARGET, MPQC_NOWHERE, "LLVM has no code generator for %s", t->name);
 }
 
+static size_t constant_bytes(const struct mpqc_graph *g)
+{
+    size_t bytes = 0;
+    for (uint32_t v = 0; v < g->n_values; v++)
+        if (mpqc_is_const(g, v)) bytes += mpqc_type_bytes(&g->values[v].type);
+    return bytes;
+}
+
 static mpqc_status builder_init(struct module_builder *m, struct mpqc_cx *cx,
                                 const struct mpqc_codegen_request *rq)
 {
@@ -64,6 +72,7 @@ static mpqc_status builder_init(struct module_builder *m, struct mpqc_cx *cx,
     e->target = rq->target;
     e->tune = row->tune;
     e->tiles = rq->tiles;
+    e->constant_bytes = constant_bytes(rq->graph);
     e->verify = rq->verify_llvm;
     e->llvm = LLVMContextCreate();
     e->module = LLVMModuleCreateWithNameInContext(
@@ -187,7 +196,7 @@ static mpqc_status finish_object(struct mpqc_cx *cx, const struct mpqc_codegen_r
     case MPQC_EMIT_ARCHIVE:
         MPQC_TRY(mpqc_model_symbol(cx, rq->tag, symbol, sizeof symbol));
         return mpqc_link_archive(cx, rq->path, symbol, data, n, &facts->file_bytes);
-    default: return mpqc_write_file(cx, rq->path, data, n);
+    default: return mpqc_file_write(cx, rq->path, 0666, data, n);
     }
 }
 
@@ -208,7 +217,7 @@ static mpqc_status write_ir(struct module_builder *m, const struct mpqc_codegen_
 {
     char *text = LLVMPrintModuleToString(m->e.module);
     facts->file_bytes = strlen(text);
-    mpqc_status s = mpqc_write_file(m->e.cx, rq->path, text, strlen(text));
+    mpqc_status s = mpqc_file_write(m->e.cx, rq->path, 0666, text, strlen(text));
     LLVMDisposeMessage(text);
     return s;
 }
@@ -221,7 +230,7 @@ static mpqc_status write_code(struct module_builder *m, const struct mpqc_codege
     bool text = rq->emit == MPQC_EMIT_ASM;
     MPQC_TRY(generate(m, text ? LLVMAssemblyFile : LLVMObjectFile, &buffer));
     facts->file_bytes = LLVMGetBufferSize(buffer);
-    mpqc_status s = text ? mpqc_write_file(m->e.cx, rq->path, LLVMGetBufferStart(buffer),
+    mpqc_status s = text ? mpqc_file_write(m->e.cx, rq->path, 0666, LLVMGetBufferStart(buffer),
                                            LLVMGetBufferSize(buffer))
                          : write_object(m->e.cx, rq, buffer, facts);
     LLVMDisposeMemoryBuffer(buffer);
@@ -234,7 +243,7 @@ static mpqc_status emit_header(struct mpqc_cx *cx, const struct mpqc_codegen_req
     struct mpqc_buf b;
     mpqc_buf_init(&b);
     mpqc_status s = mpqc_write_header(cx, rq, &b);
-    if (s == MPQC_OK) s = mpqc_write_file(cx, rq->path, b.data, b.len);
+    if (s == MPQC_OK) s = mpqc_file_write(cx, rq->path, 0666, b.data, b.len);
     facts->file_bytes = b.len;
     mpqc_buf_release(&b);
     return s;

@@ -48,9 +48,7 @@ mpqc_status mpqc_write_header(struct mpqc_cx *, const struct mpqc_codegen_reques
 mpqc_status mpqc_model_symbol(struct mpqc_cx *, const char *tag, char *out, size_t cap)
     MPQC_MUST_CHECK;
 
-/* link.c: finished bytes -> file, by a temporary file beside it.  *written: size. */
-mpqc_status mpqc_write_file(struct mpqc_cx *, const char *path, const void *data, size_t n)
-    MPQC_MUST_CHECK;
+/* link.c: a finished object -> library.  *written: size. */
 mpqc_status mpqc_link_shared(struct mpqc_cx *, const char *path, const void *object, size_t n,
                              uint64_t *written) MPQC_MUST_CHECK;
 mpqc_status mpqc_link_archive(struct mpqc_cx *, const char *path, const char *symbol,

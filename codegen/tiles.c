@@ -101,18 +101,9 @@ static void interleave(const struct mpqc_emit_cx *e, const struct mpqc_linear *l
     for (unsigned r = 0; r < p->n_rest; r++) p->rest[r].interleaved = true;
 }
 
-/* Bytes of the network's constants. */
-static size_t constants(const struct mpqc_emit_cx *e)
-{
-    size_t bytes = 0;
-    for (uint32_t v = 0; v < e->graph->n_values; v++)
-        if (mpqc_is_const(e->graph, v)) bytes += mpqc_type_bytes(&e->graph->values[v].type);
-    return bytes;
-}
-
 int64_t mpqc_cost_of_byte(const struct mpqc_emit_cx *e)
 {
-    if (constants(e) >= (size_t)1 << 20) return 5;
+    if (e->constant_bytes >= (size_t)1 << 20) return 5;
     /* where a dot product is several instructions, code is what makes a library large */
     return e->target->isa->x_values > 1 ? 64 : 12;
 }
@@ -450,7 +441,7 @@ static void complete(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
                   t->panels.n_full + (int64_t)t->panels.n_rest > 1;
     int64_t tiles = l->flat ? t->units : t->units * ((l->cols + t->mw - 1) / t->mw);
     t->far_weights = !t->amx && !t->serial && !t->form && l->bits == 8 && l->groups == 1 &&
-                     tiles > 1 && constants(e) > e->target->l2_bytes;
+                     tiles > 1 && e->constant_bytes > e->target->l2_bytes;
     t->fetching = t->far_weights && tiles <= MOST_FETCHING ? tiles : 0;
     if (t->fetching && t->unroll < FETCH_STEPS) t->unroll = FETCH_STEPS;
     t->stream = t->by_panel && mpqc_packing_of(l->bits).n > 0 &&

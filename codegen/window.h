@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * Windows that move over each channel by itself, inside: window_schedule.c decides how
- * one is cut up, window_tile.c emits a tile, emit_depthwise.c what is around tiles.
+ * one is cut up, window_quartets.c into which groups of taps, window_tile.c emits a tile,
+ * emit_depthwise.c what is around tiles.
  *
  * Vectors run along channels.  Four taps are interleaved byte by byte, so that one dot
  * step sums four taps of each channel; a block is 4 accumulator vectors of L lanes, 4 L
@@ -81,6 +82,8 @@ int64_t mpqc_window_channels(const struct mpqc_window_block *);
 /* The cheapest plan; gives its cost. */
 int64_t mpqc_window_choose(struct mpqc_emit_cx *, const struct mpqc_window *,
                            struct mpqc_window_plan *out);
+/* Taps from the first row of windows to that of the next output row; 0: no whole number. */
+int64_t mpqc_window_row_taps(const struct mpqc_window *);
 /* The quartets of a tile of `height` rows of `width` columns, from left to right.  Patterns
  * that the plan lacks are added to it.  0: there are too many of either. */
 unsigned mpqc_window_quartets(const struct mpqc_window *, struct mpqc_window_plan *,
@@ -94,6 +97,9 @@ int8_t *mpqc_window_pack(struct mpqc_emit_cx *, const struct mpqc_window *,
 struct mpqc_window_origin {
     LLVMValueRef x, position, residual, index;
 };
+/* The same `columns` (i64) further. */
+struct mpqc_window_origin mpqc_window_move(struct mpqc_emit_cx *, const struct mpqc_window *,
+                                           struct mpqc_window_origin, LLVMValueRef columns);
 
 /* A tile at work: positions of one block.  The vectors of its accumulators are those of the
  * pass; packed: in the first pass where the halves of the positions go, in the second

@@ -124,17 +124,6 @@ static void tile(struct mpqc_direct *q, int64_t width, struct mpqc_window_origin
 
 /* ---- rows and blocks ------------------------------------------------------------------ */
 
-struct mpqc_window_origin mpqc_direct_move(struct mpqc_direct *q, struct mpqc_window_origin o,
-                                           LLVMValueRef columns)
-{
-    const struct mpqc_window *p = q->p;
-    o.x = mpqc_b_gep(q->e, o.x, mpqc_b_madd(q->e, columns, p->x_col, constant(q, 0)));
-    o.position = mpqc_b_madd(q->e, columns, p->out_col, o.position);
-    o.residual = mpqc_b_madd(q->e, columns, p->res_col, o.residual);
-    o.index = mpqc_b_madd(q->e, columns, 1, o.index);
-    return o;
-}
-
 /* The tiles of a row: where a position may be computed twice, the last one is moved back. */
 static void all_tiles(struct mpqc_direct *q, struct mpqc_window_origin o)
 {
@@ -148,9 +137,9 @@ static void all_tiles(struct mpqc_direct *q, struct mpqc_window_origin o)
         LLVMValueRef end = constant(q, q->p->cols - q->tile);
         at = LLVMBuildSelect(e->b, LLVMBuildICmp(e->b, LLVMIntSLT, at, end, ""), at, end, "");
     }
-    tile(q, q->tile, mpqc_direct_move(q, o, at));
+    tile(q, q->tile, mpqc_window_move(q->e, q->p, o, at));
     mpqc_b_loop_end(e, &l);
-    if (rest && !back) tile(q, rest, mpqc_direct_move(q, o, constant(q, n * q->tile)));
+    if (rest && !back) tile(q, rest, mpqc_window_move(q->e, q->p, o, constant(q, n * q->tile)));
 }
 
 /* Of a block's weights. */

@@ -52,9 +52,6 @@ struct mpqc_direct {
     struct mpqc_window_origin next;
 };
 
-/* The same `columns` further. */
-struct mpqc_window_origin mpqc_direct_move(struct mpqc_direct *, struct mpqc_window_origin,
-                                           LLVMValueRef columns);
 int64_t mpqc_direct_channels(const struct mpqc_direct_block *);
 /* The block's channels at x + at, a byte each. */
 LLVMValueRef mpqc_direct_load(struct mpqc_direct *, LLVMValueRef x, int64_t at);

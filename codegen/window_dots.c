@@ -210,7 +210,7 @@ static void output(struct turn *t, int64_t i, int64_t y)
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_dots *d = q->dots;
     LLVMValueRef acc[2], column = mpqc_b_i64(e, i);
-    struct mpqc_window_origin at = mpqc_direct_move(q, t->o, column);
+    struct mpqc_window_origin at = mpqc_window_move(q->e, q->p, t->o, column);
     mpqc_epilogue_biases(e, q->ep, &q->b->c, q->channel, 1, t->by, &t->bias, acc);
     int64_t end = quartets_of(i * d->step + d->span);
     t->w = few(d) ? mpqc_b_alias(e, t->w ? t->w : q->block_w, t->by)
@@ -282,7 +282,7 @@ void mpqc_dots_rows(struct mpqc_direct *q, struct mpqc_window_origin o)
     if (turns > 0) {
         mpqc_b_loop_begin(e, &l, mpqc_b_i64(e, 0), mpqc_b_i64(e, turns), 1, "turn");
         LLVMValueRef first = mpqc_b_madd(e, l.iv, d->turn, mpqc_b_i64(e, 0));
-        struct turn t = {.q = q, .o = mpqc_direct_move(q, o, first), .n = d->turn};
+        struct turn t = {.q = q, .o = mpqc_window_move(q->e, q->p, o, first), .n = d->turn};
         t.slots = d->turn * d->step + d->span; /* another output follows */
         t.by = l.iv;
         take_carried(&t, &c);
@@ -291,7 +291,7 @@ void mpqc_dots_rows(struct mpqc_direct *q, struct mpqc_window_origin o)
         mpqc_b_loop_end(e, &l);
     }
     struct turn last = {.q = q, .n = rest, .slots = (rest - 1) * d->step + d->span};
-    last.o = mpqc_direct_move(q, o, mpqc_b_i64(e, turns * d->turn));
+    last.o = mpqc_window_move(q->e, q->p, o, mpqc_b_i64(e, turns * d->turn));
     last.by = mpqc_b_i64(e, 0);
     take_carried(&last, &c);
     outputs(&last);

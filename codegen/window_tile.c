@@ -345,3 +345,13 @@ void mpqc_window_tile(struct mpqc_window_tile *q, struct mpqc_window_origin o)
     looped(q, o.x);
     finish(q, 0, o, bias);
 }
+
+struct mpqc_window_origin mpqc_window_move(struct mpqc_emit_cx *e, const struct mpqc_window *p,
+                                           struct mpqc_window_origin o, LLVMValueRef columns)
+{
+    o.x = mpqc_b_gep(e, o.x, mpqc_b_madd(e, columns, p->x_col, mpqc_b_i64(e, 0)));
+    o.position = mpqc_b_madd(e, columns, p->out_col, o.position);
+    o.residual = mpqc_b_madd(e, columns, p->res_col, o.residual);
+    o.index = mpqc_b_madd(e, columns, 1, o.index);
+    return o;
+}

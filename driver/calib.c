@@ -16,7 +16,7 @@ struct bound_input {
 
 struct mpqc_calib_set {
     const char *flag; /* "calib", "eval" */
-    const struct mpqc_cli_calib *from;
+    const struct mpqc_named_path *from;
     uint32_t n_from;
     struct mpqc_data *files[MPQC_CLI_MAX];
     uint32_t n_files;
@@ -53,7 +53,7 @@ static const struct mpqc_array *array_for(const struct mpqc_calib_set *set, cons
                                           bool only_input, const char **path)
 {
     for (uint32_t i = 0; i < set->n_from; i++) {
-        const char *wanted = set->from[i].input;
+        const char *wanted = set->from[i].name;
         if (wanted[0] && strcmp(wanted, name) != 0) continue;
         *path = set->from[i].path;
         const struct mpqc_array *a = mpqc_data_array(set->files[i], name);
@@ -100,7 +100,7 @@ static mpqc_status check_names(struct mpqc_cx *cx, const struct mpqc_cli *cli,
                                const struct mpqc_graph *g, const struct mpqc_calib_set *set)
 {
     for (uint32_t i = 0; i < set->n_from; i++) {
-        const char *wanted = set->from[i].input;
+        const char *wanted = set->from[i].name;
         bool known = !wanted[0];
         for (uint32_t k = 0; k < g->n_inputs && !known; k++)
             known = strcmp(mpqc_value_at(g, g->inputs[k])->name, wanted) == 0;

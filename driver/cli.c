@@ -6,23 +6,14 @@
 
 #include <unistd.h>
 
-#define HANDLER(name)                                                                             \
-    static int set_##name(void *options, const char *value, char *err)
+#define HANDLER(name) static MPQC_FLAG_HANDLER(set_##name)
 #define CLI struct mpqc_cli *cli = options
-#define UNUSED_ERR (void)err
-
-static int refuse(char *err, const char *flag, const char *value, const char *wanted)
-{
-    snprintf(err, MPQC_FLAG_ERROR, "-%s=%s is not known; it is one of %s", flag, value, wanted);
-    return -1;
-}
 
 /* Flags that only keep their text, and flags without one. */
 #define TEXT(name, field)                                                                         \
     HANDLER(name)                                                                                 \
     {                                                                                             \
         CLI;                                                                                      \
-        UNUSED_ERR;                                                                               \
         cli->field = value;                                                                       \
         return 0;                                                                                 \
     }
@@ -30,8 +21,6 @@ static int refuse(char *err, const char *flag, const char *value, const char *wa
     HANDLER(name)                                                                                 \
     {                                                                                             \
         CLI;                                                                                      \
-        UNUSED_ERR;                                                                               \
-        (void)value;                                                                              \
         cli->field = true;                                                                        \
         return 0;                                                                                 \
     }
@@ -41,6 +30,7 @@ TEXT(target, target)
 TEXT(mcpu, mcpu)
 TEXT(dump_profile, options.dump_profile)
 TEXT(load_profile, options.load_profile)
+TEXT(tune_cache, tune_cache)
 SWITCH(allow_float, options.allow_float)
 SWITCH(verify_each, options.verify_each)
 SWITCH(time_passes, options.time_passes)
@@ -91,7 +81,7 @@ HANDLER(emit)
             cli->emit = outputs[i].output;
             return 0;
         }
-    return refuse(err, "emit", value, "so, obj, a, llvm, asm, ir, header");
+    return mpqc_flag_refuse(flag, value, "so, obj, a, llvm, asm, ir, header", err);
 }
 
 /* -calib=distill and -calib=distill:weak; files of these names are ./distill. */
@@ -103,28 +93,6 @@ static bool is_distill(struct mpqc_cli *cli, const char *value)
     return true;
 }
 
-/* [input:]PATH; a colon belongs to the path when a file of that whole name exists. */
-static int data_path(struct mpqc_cli_calib *list, uint32_t *n, const char *flag, const char *value,
-                     char *err)
-{
-    if (*n == MPQC_CLI_MAX) {
-        snprintf(err, MPQC_FLAG_ERROR, "-%s is given more than %d times", flag, MPQC_CLI_MAX);
-        return -1;
-    }
-    struct mpqc_cli_calib *c = &list[(*n)++];
-    const char *colon = strchr(value, ':');
-    c->path = value;
-    c->input[0] = '\0';
-    if (colon && access(value, F_OK) != 0 && (size_t)(colon - value) < sizeof c->input) {
-        memcpy(c->input, value, (size_t)(colon - value));
-        c->input[colon - value] = '\0';
-        c->path = colon + 1;
-    }
-    if (*c->path) return 0;
-    snprintf(err, MPQC_FLAG_ERROR, "-%s wants [input:]PATH, not '%s'", flag, value);
-    return -1;
-}
-
 HANDLER(calib)
 {
     CLI;
@@ -134,43 +102,42 @@ HANDLER(calib)
                                        "-calib with it");
         return -1;
     }
-    if (!distill) return data_path(cli->calib, &cli->n_calib, "calib", value, err);
-    cli->calib[cli->n_calib++] = (struct mpqc_cli_calib){.path = value};
+    if (!distill)
+        return mpqc_flag_path(flag, value, "input", cli->calib, &cli->n_calib, MPQC_CLI_MAX, err);
+    cli->calib[cli->n_calib++] = (struct mpqc_named_path){.path = value};
     return 0;
 }
 
 HANDLER(eval)
 {
     CLI;
-    return data_path(cli->eval, &cli->n_eval, "eval", value, err);
+    return mpqc_flag_path(flag, value, "input", cli->eval, &cli->n_eval, MPQC_CLI_MAX, err);
 }
 
 HANDLER(calib_count)
 {
     CLI;
     int64_t n;
-    if (mpqc_flag_int("calib-count", value, 1, INT32_MAX, &n, err)) return -1;
+    if (mpqc_flag_int(flag, value, 1, INT32_MAX, &n, err)) return -1;
     cli->calib_count = (uint64_t)n;
     return 0;
 }
 
-static int preprocess(struct mpqc_cli *cli, const char *flag, const char *value, char *err)
+/* -scale, -mean, -std, -layout */
+HANDLER(preprocess)
 {
+    CLI;
     struct mpqc_data_error e;
     if (mpqc_preprocess_set(&cli->pre, flag, value, &e) == 0) return 0;
     snprintf(err, MPQC_FLAG_ERROR, "%s", e.text);
     return -1;
 }
-HANDLER(scale) { return preprocess(options, "scale", value, err); }
-HANDLER(mean) { return preprocess(options, "mean", value, err); }
-HANDLER(std) { return preprocess(options, "std", value, err); }
-HANDLER(layout) { return preprocess(options, "layout", value, err); }
 
 HANDLER(calibration)
 {
     CLI;
     if (mpqc_options_calibration(&cli->options, value)) return 0;
-    return refuse(err, "calibration", value, "auto, minmax, percentile:99.99, kl, mse");
+    return mpqc_flag_refuse(flag, value, "auto, minmax, percentile:99.99, kl, mse", err);
 }
 
 /* Of every layer; layers of their own come by -pin and -mixed. */
@@ -186,15 +153,15 @@ static int bits(const char *flag, const char *value, const char *known, unsigned
 HANDLER(wbits)
 {
     CLI;
-    return bits("wbits", value, "1, 2, 3, 4, 5, 6, 8", &cli->options.weight_bits, err);
+    return bits(flag, value, "1, 2, 3, 4, 5, 6, 8", &cli->options.weight_bits, err);
 }
-HANDLER(abits) { CLI; return bits("abits", value, "1, 2, 4, 8", &cli->options.activation_bits, err); }
+HANDLER(abits) { CLI; return bits(flag, value, "1, 2, 4, 8", &cli->options.activation_bits, err); }
 HANDLER(rounding)
 {
     CLI;
     if (strcmp(value, "gptq") == 0) cli->options.rounding = MPQC_ROUND_GPTQ;
     else if (strcmp(value, "nearest") == 0) cli->options.rounding = MPQC_ROUND_NEAREST;
-    else return refuse(err, "rounding", value, "gptq, nearest");
+    else return mpqc_flag_refuse(flag, value, "gptq, nearest", err);
     return 0;
 }
 HANDLER(weight_clip)
@@ -202,7 +169,7 @@ HANDLER(weight_clip)
     CLI;
     if (strcmp(value, "mse") == 0) cli->options.weight_clip = MPQC_CLIP_MSE;
     else if (strcmp(value, "minmax") == 0) cli->options.weight_clip = MPQC_CLIP_MINMAX;
-    else return refuse(err, "weight-clip", value, "mse, minmax");
+    else return mpqc_flag_refuse(flag, value, "mse, minmax", err);
     return 0;
 }
 HANDLER(group_size)
@@ -212,15 +179,13 @@ HANDLER(group_size)
     if (strcmp(value, "32") == 0) size = 32;
     else if (strcmp(value, "64") == 0) size = 64;
     else if (strcmp(value, "128") == 0) size = 128;
-    else if (strcmp(value, "0") != 0) return refuse(err, "group-size", value, "0, 32, 64, 128");
+    else if (strcmp(value, "0") != 0) return mpqc_flag_refuse(flag, value, "0, 32, 64, 128", err);
     cli->options.group_size = size;
     return 0;
 }
 HANDLER(no_bias_correct)
 {
     CLI;
-    UNUSED_ERR;
-    (void)value;
     cli->options.bias_correct = false;
     return 0;
 }
@@ -229,7 +194,7 @@ HANDLER(io)
 {
     CLI;
     if (strcmp(value, "float") != 0 && strcmp(value, "int") != 0)
-        return refuse(err, "io", value, "float, int");
+        return mpqc_flag_refuse(flag, value, "float, int", err);
     cli->options.int_io = strcmp(value, "int") == 0;
     return 0;
 }
@@ -256,7 +221,7 @@ HANDLER(shape)
     cli->import.n_shapes++;
     return 0;
 bad:
-    snprintf(err, MPQC_FLAG_ERROR, "-shape wants name:1x3x224x224, not '%s'", value);
+    snprintf(err, MPQC_FLAG_ERROR, "-%s wants name:1x3x224x224, not '%s'", flag, value);
     return -1;
 }
 
@@ -276,7 +241,7 @@ HANDLER(define_symbol)
             return 0;
         }
     }
-    snprintf(err, MPQC_FLAG_ERROR, "-define-symbol wants symbol,value, not '%s'", value);
+    snprintf(err, MPQC_FLAG_ERROR, "-%s wants symbol,value, not '%s'", flag, value);
     return -1;
 }
 
@@ -292,15 +257,15 @@ HANDLER(tag)
         cli->tag = value;
         return 0;
     }
-    snprintf(err, MPQC_FLAG_ERROR, "-tag wants letters, digits and '_', not '%s'", value);
+    snprintf(err, MPQC_FLAG_ERROR, "-%s wants letters, digits and '_', not '%s'", flag, value);
     return -1;
 }
 
-HANDLER(j)
+HANDLER(threads)
 {
     CLI;
     int64_t n;
-    if (mpqc_flag_int("j", value, 1, 1024, &n, err)) return -1;
+    if (mpqc_flag_int(flag, value, 1, 1024, &n, err)) return -1;
     cli->threads = (unsigned)n;
     return 0;
 }
@@ -309,15 +274,8 @@ HANDLER(tune_kernels)
 {
     CLI;
     int64_t n;
-    if (mpqc_flag_int("tune-kernels", value, 1, MPQC_MAX_TILE_RANK, &n, err)) return -1;
+    if (mpqc_flag_int(flag, value, 1, MPQC_MAX_TILE_RANK, &n, err)) return -1;
     cli->tune_kernels = (uint32_t)n;
-    return 0;
-}
-HANDLER(tune_cache)
-{
-    CLI;
-    UNUSED_ERR;
-    cli->tune_cache = value;
     return 0;
 }
 
@@ -325,7 +283,7 @@ HANDLER(seed)
 {
     CLI;
     int64_t n;
-    if (mpqc_flag_int("seed", value, 0, INT64_MAX, &n, err)) return -1;
+    if (mpqc_flag_int(flag, value, 0, INT64_MAX, &n, err)) return -1;
     cli->seed = (uint64_t)n;
     return 0;
 }
@@ -346,14 +304,14 @@ static int pass(const char *flag, const char *value, const char **out, char *err
              flag, value, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
     return -1;
 }
-HANDLER(dump_after) { CLI; return pass("dump-after", value, &cli->options.dump_after, err); }
-HANDLER(stop_after) { CLI; return pass("stop-after", value, &cli->options.stop_after, err); }
+HANDLER(dump_after) { CLI; return pass(flag, value, &cli->options.dump_after, err); }
+HANDLER(stop_after) { CLI; return pass(flag, value, &cli->options.stop_after, err); }
 
 HANDLER(pass_limit)
 {
     CLI;
     int64_t n;
-    if (mpqc_flag_int("pass-limit", value, 1, 1000, &n, err)) return -1;
+    if (mpqc_flag_int(flag, value, 1, 1000, &n, err)) return -1;
     cli->options.pass_limit = (unsigned)n;
     return 0;
 }
@@ -361,8 +319,6 @@ HANDLER(pass_limit)
 HANDLER(verbose)
 {
     CLI;
-    UNUSED_ERR;
-    (void)value;
     cli->verbose++;
     return 0;
 }
@@ -389,10 +345,10 @@ static const struct mpqc_flag flags[] = {
      "samples that -max-drop and -pareto are judged by, with -labels of these; without it, those of "
      "-calib"},
     {"calib-count", "N", set_calib_count, "use the first N samples (default 256)"},
-    {"scale", "S", set_scale, "u8 data: x = (u8 / S - mean) / std; default 255"},
-    {"mean", "a,b,c", set_mean, "per channel, or one for all; default 0"},
-    {"std", "a,b,c", set_std, "per channel, or one for all; default 1"},
-    {"layout", "LAYOUT", set_layout, "of u8 data: nchw (default) or nhwc"},
+    {"scale", "S", set_preprocess, "u8 data: x = (u8 / S - mean) / std; default 255"},
+    {"mean", "a,b,c", set_preprocess, "per channel, or one for all; default 0"},
+    {"std", "a,b,c", set_preprocess, "per channel, or one for all; default 1"},
+    {"layout", "LAYOUT", set_preprocess, "of u8 data: nchw (default) or nhwc"},
     {"calibration", "METHOD", set_calibration, "auto, minmax, percentile:99.99, kl, mse"},
     {"dump-profile", "FILE", set_dump_profile, "write what calibration learned"},
     {"load-profile", "FILE", set_load_profile, "use that instead of -calib"},
@@ -417,12 +373,13 @@ static const struct mpqc_flag flags[] = {
     {"tune-kernels", "N", set_tune_kernels,
      "measure the N best tiles (up to 16) of every shape of kernel here, or by -measure, and keep "
      "the fastest; answers stay the same"},
-    {"tune-cache", "FILE|none", set_tune_cache, "of what that measured (default: ~/.cache/mpqc/tiles)"},
+    {"tune-cache", "FILE|none", set_tune_cache,
+     "of what that measured (default: ~/.cache/mpqc/tiles)"},
 
     MPQC_FLAG_HEADING("How mpqc works and what it says"),
     {"v", NULL, set_verbose, "a line for every layer; twice: more"},
-    {"j", "N", set_j, "threads to compile with (default: all processors)"},
-    {"threads", "N", set_j, "the same"},
+    {"j", "N", set_threads, "threads to compile with (default: all processors)"},
+    {"threads", "N", set_threads, "the same"},
     {"seed", "N", set_seed, "of everything random (default 0)"},
     {"time-passes", NULL, set_time_passes, "say how long each pass took"},
     {"dump-after", "PASS", set_dump_after, "print the graph after a pass, or after all"},

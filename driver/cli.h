@@ -9,6 +9,7 @@
 #include "driver/data.h"
 #include "driver/flags.h"
 #include "driver/mixed.h"
+#include "driver/temporary.h"
 #include "frontend/frontend.h"
 #include "passes/pass.h"
 
@@ -17,11 +18,6 @@
 enum mpqc_output {
     MPQC_OUT_SO, MPQC_OUT_OBJ, MPQC_OUT_ARCHIVE, MPQC_OUT_LLVM, MPQC_OUT_ASM, MPQC_OUT_HEADER,
     MPQC_OUT_IR, MPQC_OUT_UNSET
-};
-
-struct mpqc_cli_calib {
-    char input[128]; /* empty: the only input, or the array's own name */
-    const char *path;
 };
 
 /* -calib=distill, -calib=distill:weak */
@@ -33,9 +29,10 @@ struct mpqc_cli {
     enum mpqc_output emit;
     const char *target, *mcpu;
     const char *tag;
-    struct mpqc_cli_calib calib[MPQC_CLI_MAX];
+    /* Named after inputs; without a name: the only input, or the array's own name. */
+    struct mpqc_named_path calib[MPQC_CLI_MAX];
     uint32_t n_calib;
-    struct mpqc_cli_calib eval[MPQC_CLI_MAX]; /* -eval; none: the samples of -calib */
+    struct mpqc_named_path eval[MPQC_CLI_MAX]; /* -eval; none: the samples of -calib */
     uint32_t n_eval;
     uint64_t calib_count; /* 0: the default */
     enum mpqc_cli_distill distill; /* then n_calib is 1 */
@@ -75,12 +72,14 @@ void mpqc_calib_close(struct mpqc_calib_set *);
 /* All samples that there are, whatever -calib-count. */
 uint64_t mpqc_calib_samples(const struct mpqc_calib_set *);
 
-/* text_file.c: text to PATH by way of a temporary file ("-" or NULL: stdout), and a whole
+/* text_file.c: text to PATH by mpqc_file_write ("-" or NULL: stdout), and a whole
  * file, NUL-terminated, in `arena`. */
 mpqc_status mpqc_text_write(struct mpqc_cx *cx, const char *path, const struct mpqc_buf *text)
     MPQC_MUST_CHECK;
 mpqc_status mpqc_text_read(struct mpqc_cx *cx, const char *path, struct mpqc_arena *arena,
                            const char **text) MPQC_MUST_CHECK;
+/* mpqc_temporary_folder, whose failure is a diagnostic. */
+mpqc_status mpqc_folder_make(struct mpqc_cx *cx, char *path) MPQC_MUST_CHECK;
 
 /* outputs.c: can all results be written where they are to go, and is none of them an input
  * or the place of another? */

@@ -276,18 +276,16 @@ static mpqc_status check_codegen(struct job *j)
 {
     struct mpqc_codegen_facts facts;
     struct mpqc_cli cli = *j->cli;
-    char path[] = "/tmp/mpqc-check.XXXXXX";
-    int fd = mkstemp(path);
-    struct mpqc_where w = {.file = path, .offset = -1};
-    if (fd < 0) return MPQC_FAIL(j->cx, IO, w, "cannot be made: %s", strerror(errno));
-    close(fd);
     const struct mpqc_cli *asked = j->cli;
+    char folder[MPQC_TEMPORARY_PATH], path[MPQC_TEMPORARY_PATH + 8];
+    MPQC_TRY(mpqc_folder_make(j->cx, folder));
+    snprintf(path, sizeof path, "%s/check.o", folder);
     cli.out = path;
     cli.emit = MPQC_OUT_OBJ;
     j->cli = &cli;
     mpqc_status status = emit(j, &facts);
     j->cli = asked;
-    unlink(path);
+    mpqc_temporary_remove(folder);
     return status;
 }
 

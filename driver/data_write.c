@@ -3,6 +3,7 @@
  * Writes .npy files (NumPy's NEP 1, version 1.0), atomically.
  */
 #include "driver/data_internal.h"
+#include "driver/temporary.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -67,9 +68,11 @@ static int open_target(struct mpqc_npy_writer *w, struct mpqc_data_error *err)
         w->temporary = malloc(room);
         if (!w->temporary) return mpqc_data_oom(err);
         snprintf(w->temporary, room, "%s.tmp.%ld", w->path, (long)getpid());
+        mpqc_temporary(w->temporary, true);
         w->file = fopen(w->temporary, "wbe");
     }
     if (w->file) return 0;
+    if (w->temporary) mpqc_temporary(w->temporary, false);
     return mpqc_data_fail(err, "%s: cannot be written: %s", w->path, strerror(errno));
 }
 
@@ -132,6 +135,7 @@ int mpqc_npy_close(struct mpqc_npy_writer *w, int commit, struct mpqc_data_error
         rc = mpqc_data_fail(err, "%s: cannot be written: %s", w->path, strerror(errno));
         unlink(w->temporary);
     }
+    if (w->temporary) mpqc_temporary(w->temporary, false);
     writer_free(w);
     return rc;
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Levenshtein distance, for words of at most 63 characters; longer ones are
  * infinitely far from anything. */
@@ -93,17 +94,17 @@ static int parse_one(const struct mpqc_flag *table, size_t n, int argc, char **a
         return unknown(table, n, name, err);
     }
     if (!f->metavar) {
-        if (!equals) return f->set(options, NULL, err);
+        if (!equals) return f->set(options, f->name, NULL, err);
         snprintf(err, MPQC_FLAG_ERROR, "flag '-%s' takes no value", f->name);
         return -1;
     }
-    if (equals) return f->set(options, equals + 1, err);
+    if (equals) return f->set(options, f->name, equals + 1, err);
     if (*i + 1 >= argc) {
         snprintf(err, MPQC_FLAG_ERROR, "flag '-%s' needs a value: -%s=%s", f->name, f->name,
                  f->metavar);
         return -1;
     }
-    return f->set(options, argv[++*i], err);
+    return f->set(options, f->name, argv[++*i], err);
 }
 
 int mpqc_flags_parse(const struct mpqc_flag *table, size_t n, int argc, char **argv,
@@ -117,7 +118,7 @@ int mpqc_flags_parse(const struct mpqc_flag *table, size_t n, int argc, char **a
         }
         int is_flag = !only_positional && argv[i][0] == '-' && argv[i][1] != '\0';
         int rc = is_flag ? parse_one(table, n, argc, argv, &i, options, err)
-                         : positional(options, argv[i], err);
+                         : positional(options, NULL, argv[i], err);
         if (rc != 0) return -1;
     }
     return 0;
@@ -182,4 +183,30 @@ int mpqc_flag_real(const char *flag, const char *value, double *out, char *err)
     }
     *out = v;
     return 0;
+}
+
+int mpqc_flag_refuse(const char *flag, const char *value, const char *known, char *err)
+{
+    snprintf(err, MPQC_FLAG_ERROR, "-%s=%.64s is not known; it is one of %s", flag, value, known);
+    return -1;
+}
+
+int mpqc_flag_path(const char *flag, const char *value, const char *what,
+                   struct mpqc_named_path *list, uint32_t *n, uint32_t most, char *err)
+{
+    if (*n == most) {
+        snprintf(err, MPQC_FLAG_ERROR, "-%s is given more than %u times", flag, most);
+        return -1;
+    }
+    struct mpqc_named_path *p = &list[(*n)++];
+    const char *colon = strchr(value, ':');
+    size_t len = colon ? (size_t)(colon - value) : 0;
+    *p = (struct mpqc_named_path){.path = value};
+    if (colon && access(value, F_OK) != 0 && len < sizeof p->name) {
+        memcpy(p->name, value, len);
+        p->path = colon + 1;
+    }
+    if (*p->path) return 0;
+    snprintf(err, MPQC_FLAG_ERROR, "-%s wants [%s:]PATH, not '%.200s'", flag, what, value);
+    return -1;
 }

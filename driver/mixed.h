@@ -7,6 +7,7 @@
 #define MPQC_DRIVER_MIXED_H
 
 #include "codegen/codegen.h"
+#include "driver/flags.h"
 #include "driver/judge.h"
 #include "passes/allocate.h"
 #include "passes/pass.h"
@@ -50,8 +51,7 @@ bool mpqc_mixed_wanted(const struct mpqc_mixed_options *o);
 /* Contradictions between flags: 0, or -1 with one sentence. */
 int mpqc_mixed_check(const struct mpqc_cli *cli, char *err);
 
-#define FLAG(name, metavar, function, help)                                                       \
-    int mpqc_mixed_set_##function(void *options, const char *value, char *err);
+#define FLAG(name, metavar, function, help) MPQC_FLAG_HANDLER(mpqc_mixed_set_##function);
 #include "driver/mixed_flags.def"
 #undef FLAG
 

@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-#define HANDLER(name) int mpqc_mixed_set_##name(void *options, const char *value, char *err)
+#define HANDLER(name) MPQC_FLAG_HANDLER(mpqc_mixed_set_##name)
 #define MIXED struct mpqc_mixed_options *m = &((struct mpqc_cli *)options)->mixed
 
 static int fail(char *err, const char *text)
@@ -45,14 +45,14 @@ HANDLER(strategy)
     MIXED;
     m->off = strcmp(value, "off") == 0;
     m->strategy = m->off ? NULL : mpqc_strategy_find(value);
-    return m->off || m->strategy ? 0 : unknown(err, "mixed", value, strategy_name, ", off");
+    return m->off || m->strategy ? 0 : unknown(err, flag, value, strategy_name, ", off");
 }
 
 HANDLER(metric)
 {
     MIXED;
     m->metric = mpqc_metric_find(value);
-    return m->metric ? 0 : unknown(err, "sensitivity", value, metric_name, "");
+    return m->metric ? 0 : unknown(err, flag, value, metric_name, "");
 }
 
 HANDLER(minimize)
@@ -69,9 +69,7 @@ HANDLER(minimize)
         m->minimize_set = true;
         return 0;
     }
-    snprintf(err, MPQC_FLAG_ERROR,
-             "-minimize=%s is not known; it is one of loss, size, latency, bops", value);
-    return -1;
+    return mpqc_flag_refuse(flag, value, "loss, size, latency, bops", err);
 }
 
 /* ---- amounts ---- */
@@ -110,26 +108,26 @@ static int amount(struct mpqc_amount *a, const char *flag, const char *value,
 HANDLER(size)
 {
     MIXED;
-    return amount(&m->limit[MPQC_RES_BYTES], "max-size", value, size_units, MPQC_LEN(size_units),
+    return amount(&m->limit[MPQC_RES_BYTES], flag, value, size_units, MPQC_LEN(size_units),
                   true, "a factor of uniform w8a8 (0.625x) or bytes (200KB, 1.5MB, 100KiB)", err);
 }
 HANDLER(latency)
 {
     MIXED;
-    return amount(&m->limit[MPQC_RES_LATENCY], "max-latency", value, time_units,
+    return amount(&m->limit[MPQC_RES_LATENCY], flag, value, time_units,
                   MPQC_LEN(time_units), true,
                   "a factor of uniform w8a8 (0.8x) or a time with its unit (1.5ms, 900us)", err);
 }
 HANDLER(bops)
 {
     MIXED;
-    return amount(&m->limit[MPQC_RES_BOPS], "max-bops", value, bops_units, MPQC_LEN(bops_units),
+    return amount(&m->limit[MPQC_RES_BOPS], flag, value, bops_units, MPQC_LEN(bops_units),
                   true, "a factor of uniform w8a8 (0.5x) or bit operations (1.2G)", err);
 }
 HANDLER(omega)
 {
     MIXED;
-    return amount(&m->limit[MPQC_RES_OMEGA], "max-omega", value, no_units, 1, false,
+    return amount(&m->limit[MPQC_RES_OMEGA], flag, value, no_units, 1, false,
                   "a number above 0 in the unit of the sensitivity", err);
 }
 
@@ -137,7 +135,7 @@ HANDLER(max_drop)
 {
     MIXED;
     m->max_drop_set = true;
-    if (mpqc_flag_real("max-drop", value, &m->max_drop, err)) return -1;
+    if (mpqc_flag_real(flag, value, &m->max_drop, err)) return -1;
     if (m->max_drop >= 0 && m->max_drop <= 100) return 0;
     return fail(err, "-max-drop wants points of top-1 accuracy between 0 and 100");
 }
@@ -146,7 +144,7 @@ HANDLER(eval_count)
 {
     MIXED;
     int64_t n;
-    if (mpqc_flag_int("eval-count", value, 1, INT32_MAX, &n, err)) return -1;
+    if (mpqc_flag_int(flag, value, 1, INT32_MAX, &n, err)) return -1;
     m->eval_count = (uint64_t)n;
     return 0;
 }
@@ -194,8 +192,7 @@ HANDLER(cost)
               : strcmp(value, "analytic") == 0 ? MPQC_COST_ANALYTIC
                                                : MPQC_COST_UNSET;
     if (m->cost != MPQC_COST_UNSET) return 0;
-    snprintf(err, MPQC_FLAG_ERROR, "-cost=%s is not known; it is one of measured, analytic", value);
-    return -1;
+    return mpqc_flag_refuse(flag, value, "measured, analytic", err);
 }
 
 HANDLER(measure)
@@ -205,9 +202,7 @@ HANDLER(measure)
     if (strcmp(value, "local") == 0 || strcmp(value, "qemu") == 0 ||
         (strncmp(value, "cmd:", 4) == 0 && value[4]))
         return 0;
-    snprintf(err, MPQC_FLAG_ERROR,
-             "-measure=%s is not known; it is one of local, qemu, cmd:COMMAND", value);
-    return -1;
+    return mpqc_flag_refuse(flag, value, "local, qemu, cmd:COMMAND", err);
 }
 
 static bool ends_with(const char *s, const char *suffix)
@@ -230,7 +225,6 @@ HANDLER(report)
     HANDLER(name)                                                                                 \
     {                                                                                             \
         MIXED;                                                                                    \
-        (void)err;                                                                                \
         m->name = value;                                                                          \
         return 0;                                                                                 \
     }

@@ -18,7 +18,6 @@
 #include "driver/layer_times.h"
 #include "ir/text.h"
 
-#include <errno.h>
 #include <float.h>
 #include <unistd.h>
 
@@ -27,7 +26,7 @@
 
 struct measurement {
     struct mpqc_mixed_job *j;
-    char folder[64];    /* of the libraries; removed at the end */
+    char folder[MPQC_TEMPORARY_PATH]; /* of the libraries; removed at the end */
     char *library;
     const char *command; /* shell text; the library's path is appended */
     struct mpqc_latency_cache *cache;
@@ -252,14 +251,9 @@ static mpqc_status measure_all(struct measurement *m)
 mpqc_status mpqc_mixed_measure(struct mpqc_mixed_job *j)
 {
     struct measurement m = {.j = j, .rest = DBL_MAX};
-    const char *tmp = getenv("TMPDIR");
     MPQC_TRY(choose_command(&m));
     MPQC_TRY(layer_keys(&m));
-    snprintf(m.folder, sizeof m.folder, "%s/mpqc.XXXXXX", tmp && strlen(tmp) < 40 ? tmp : "/tmp");
-    if (!mkdtemp(m.folder)) {
-        struct mpqc_where w = {.file = m.folder, .offset = -1};
-        return MPQC_FAIL(j->cx, IO, w, "cannot be made: %s", strerror(errno));
-    }
+    MPQC_TRY(mpqc_folder_make(j->cx, m.folder));
     m.library = mpqc_arena_printf(&j->cx->arena, "%s/bench.so", m.folder);
     m.ns = MPQC_NEW_ARRAY(&j->passes->keep, double, j->out->bits.n_layers);
     mpqc_status status = m.library && m.ns ? MPQC_OK : MPQC_OOM(j->cx);
@@ -267,6 +261,6 @@ mpqc_status mpqc_mixed_measure(struct mpqc_mixed_job *j)
     if (status == MPQC_OK) status = measure_all(&m);
     /* kept even after a failure: what was measured is true */
     mpqc_latency_close(m.cache);
-    rmdir(m.folder);
+    mpqc_temporary_remove(m.folder);
     return status;
 }

@@ -81,6 +81,8 @@ int main(int argc, char **argv)
         cx->seed = cli->seed;
         cx->verbose = cli->verbose;
         mpqc_progress_install(cx);
+        cx->temporary = mpqc_temporary;
+        mpqc_temporary_guard();
         mpqc_status status = cli->check ? mpqc_check(cx, cli) : mpqc_compile(cx, cli);
         print_diags(cx);
         rc = status == MPQC_OK ? 0 : 1;

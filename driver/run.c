@@ -7,8 +7,7 @@
  * struct mpqc_exec if threads or hooks are wanted, and call run() for each sample.
  */
 #include "driver/run.h"
-
-#include "driver/flags.h"
+#include "driver/temporary.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -119,7 +118,7 @@ static int find_output(struct session *s, const char *name, uint32_t *out)
 static int open_writers(struct session *s)
 {
     for (uint32_t i = 0; i < s->options.n_out; i++) {
-        const struct run_file *f = &s->options.out[i];
+        const struct mpqc_named_path *f = &s->options.out[i];
         if (find_output(s, f->name, &s->written[i])) return -1;
         const struct mpqc_io *io = &s->model->outputs[s->written[i]];
         int64_t dims[MPQC_ABI_MAX_RANK + 1] = {(int64_t)s->count};
@@ -281,6 +280,7 @@ int main(int argc, char **argv)
         return 1;
     }
     char error[MPQC_FLAG_ERROR];
+    mpqc_temporary_guard();
     int rc = mpqc_run_parse(argc, argv, &s->options, error) ? failed(s, "%s", error) : perform(s);
     /* A full disk shows only when the buffer is written. */
     if (rc == 0 && fflush(stdout) != 0)

@@ -9,6 +9,7 @@
 #define MPQC_DRIVER_RUN_H
 
 #include "driver/data.h"
+#include "driver/flags.h"
 #include "runtime/mpqc_load.h"
 #include "runtime/mpqc_pool.h"
 
@@ -19,15 +20,9 @@
 #define RUN_MAX 32    /* inputs, outputs, and times that a flag may be repeated */
 #define RUN_MAX_TOP 8 /* numbers in -top */
 
-/* "[name:]path" */
-struct run_file {
-    char name[128]; /* empty: none was given */
-    const char *path;
-};
-
 struct run_options {
     const char *model, *labels, *tag;
-    struct run_file in[RUN_MAX], out[RUN_MAX];
+    struct mpqc_named_path in[RUN_MAX], out[RUN_MAX];
     uint32_t n_in, n_out;
     uint32_t top[RUN_MAX_TOP], n_top;
     uint64_t count, skip; /* count 0: all */

@@ -7,10 +7,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#define HANDLER(name)                                                                             \
-    static int set_##name(void *options, const char *value, char *err)
+#define HANDLER(name) static MPQC_FLAG_HANDLER(set_##name)
 #define RUN struct run_options *o = options
 
 HANDLER(model)
@@ -25,45 +23,21 @@ HANDLER(model)
     return 0;
 }
 
-/* [name:]PATH; a colon belongs to the path when a file of that whole name exists. */
-static int add_file(struct run_file *files, uint32_t *n, const char *flag, const char *value,
-                    char *err)
-{
-    if (*n == RUN_MAX) {
-        snprintf(err, MPQC_FLAG_ERROR, "-%s is given more than %d times", flag, RUN_MAX);
-        return -1;
-    }
-    struct run_file *f = &files[(*n)++];
-    const char *colon = strchr(value, ':');
-    size_t len = colon ? (size_t)(colon - value) : 0;
-    f->path = value;
-    f->name[0] = '\0';
-    if (colon && access(value, F_OK) != 0 && len < sizeof f->name) {
-        memcpy(f->name, value, len);
-        f->name[len] = '\0';
-        f->path = colon + 1;
-    }
-    if (*f->path) return 0;
-    snprintf(err, MPQC_FLAG_ERROR, "-%s wants [name:]PATH, not '%.200s'", flag, value);
-    return -1;
-}
-
 HANDLER(in)
 {
     RUN;
-    return add_file(o->in, &o->n_in, "in", value, err);
+    return mpqc_flag_path(flag, value, "input", o->in, &o->n_in, RUN_MAX, err);
 }
 
 HANDLER(out)
 {
     RUN;
-    return add_file(o->out, &o->n_out, "out", value, err);
+    return mpqc_flag_path(flag, value, "output", o->out, &o->n_out, RUN_MAX, err);
 }
 
 HANDLER(labels)
 {
     RUN;
-    (void)err;
     o->labels = value;
     return 0;
 }
@@ -71,7 +45,6 @@ HANDLER(labels)
 HANDLER(tag)
 {
     RUN;
-    (void)err;
     o->tag = value;
     return 0;
 }
@@ -84,8 +57,8 @@ HANDLER(top)
         char *end;
         long k = strtol(p, &end, 10);
         if (end == p || k < 1 || k > 1000000 || (*end && *end != ',') || o->n_top == RUN_MAX_TOP) {
-            snprintf(err, MPQC_FLAG_ERROR, "-top wants up to %d numbers such as 1,5, not '%.200s'",
-                     RUN_MAX_TOP, value);
+            snprintf(err, MPQC_FLAG_ERROR, "-%s wants up to %d numbers such as 1,5, not '%.200s'",
+                     flag, RUN_MAX_TOP, value);
             return -1;
         }
         o->top[o->n_top++] = (uint32_t)k;
@@ -106,40 +79,41 @@ static int number(const char *flag, const char *value, int64_t lo, int64_t hi, u
 HANDLER(count)
 {
     RUN;
-    return number("count", value, 1, INT32_MAX, &o->count, err);
+    return number(flag, value, 1, INT32_MAX, &o->count, err);
 }
 
 HANDLER(skip)
 {
     RUN;
-    return number("skip", value, 0, INT32_MAX, &o->skip, err);
+    return number(flag, value, 0, INT32_MAX, &o->skip, err);
 }
 
 HANDLER(repeat)
 {
     RUN;
-    return number("repeat", value, 1, 100000000, &o->repeat, err);
+    return number(flag, value, 1, 100000000, &o->repeat, err);
 }
 
 HANDLER(warmup)
 {
     RUN;
-    return mpqc_flag_int("warmup", value, 0, 1000000, &o->warmup, err);
+    return mpqc_flag_int(flag, value, 0, 1000000, &o->warmup, err);
 }
 
 HANDLER(threads)
 {
     RUN;
     uint64_t n;
-    if (number("threads", value, 0, 1024, &n, err)) return -1;
+    if (number(flag, value, 0, 1024, &n, err)) return -1;
     o->threads = (uint32_t)n;
     return 0;
 }
 
-/* Checked at once, so that the message is about the flag; kept as text, because what
- * it changes is the model's own pre-processing, which is not loaded yet. */
-static int keep_pre(struct run_options *o, const char *flag, const char *value, char *err)
+/* -scale, -mean, -std, -layout.  Checked at once, so that the message is about the flag; kept
+ * as text, because what it changes is the model's own pre-processing, which is not loaded yet. */
+HANDLER(preprocess)
 {
+    RUN;
     struct mpqc_preprocess scratch = {.channels = 0};
     struct mpqc_data_error e;
     if (mpqc_preprocess_set(&scratch, flag, value, &e)) {
@@ -154,15 +128,10 @@ static int keep_pre(struct run_options *o, const char *flag, const char *value, 
     o->pre[o->n_pre++].value = value;
     return 0;
 }
-HANDLER(scale) { return keep_pre(options, "scale", value, err); }
-HANDLER(mean) { return keep_pre(options, "mean", value, err); }
-HANDLER(std) { return keep_pre(options, "std", value, err); }
-HANDLER(layout) { return keep_pre(options, "layout", value, err); }
 
 #define SWITCH(name)                                                                              \
     HANDLER(name)                                                                                 \
     {                                                                                             \
-        (void)value, (void)err;                                                                   \
         ((struct run_options *)options)->name = 1;                                                \
         return 0;                                                                                 \
     }
@@ -185,10 +154,10 @@ static const struct mpqc_flag flags[] = {
     {"warmup", "N", set_warmup, "runs before the clock counts (1)"},
     {"threads", "N", set_threads, "threads for one run (1); 0: one per core"},
     {"j", "N", set_threads, "the same"},
-    {"scale", "255", set_scale, "u8 data becomes (u8 / scale - mean) / std"},
-    {"mean", "A,B,C", set_mean, "one number, or one a channel"},
-    {"std", "A,B,C", set_std, "one number, or one a channel"},
-    {"layout", "nhwc|nchw", set_layout, "order of u8 data; moved to what the network wants"},
+    {"scale", "255", set_preprocess, "u8 data becomes (u8 / scale - mean) / std"},
+    {"mean", "A,B,C", set_preprocess, "one number, or one a channel"},
+    {"std", "A,B,C", set_preprocess, "one number, or one a channel"},
+    {"layout", "nhwc|nchw", set_preprocess, "order of u8 data; moved to what the network wants"},
     {"raw", NULL, set_raw, "-io=int models: the data is the input's own integers"},
     {"profile", NULL, set_profile,
      "each layer's time, share of this core's peak, bytes; checked against runs without"},

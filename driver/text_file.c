@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
- * Text files as a whole.
+ * Text files as a whole; folders for others.
  */
 #include "driver/cli.h"
 
 #include <errno.h>
-#include <unistd.h>
 
 /* Larger than any plan or table of ours; keeps a mistaken path from eating the memory. */
 #define LARGEST ((size_t)64 << 20)
@@ -16,17 +15,7 @@ mpqc_status mpqc_text_write(struct mpqc_cx *cx, const char *path, const struct m
         fwrite(text->data, 1, text->len, stdout);
         return MPQC_OK;
     }
-    struct mpqc_where w = MPQC_NOWHERE;
-    w.file = path;
-    char *tmp = mpqc_arena_printf(&cx->arena, "%s.tmp.%ld", path, (long)getpid());
-    if (!tmp) return MPQC_OOM(cx);
-    FILE *f = fopen(tmp, "wb");
-    bool ok = f && fwrite(text->data, 1, text->len, f) == text->len;
-    if (f && fclose(f) != 0) ok = false;
-    if (ok && rename(tmp, path) == 0) return MPQC_OK;
-    int why = errno;
-    if (f) unlink(tmp);
-    return MPQC_FAIL(cx, IO, w, "cannot be written: %s", strerror(why));
+    return mpqc_file_write(cx, path, 0666, text->data, text->len);
 }
 
 mpqc_status mpqc_text_read(struct mpqc_cx *cx, const char *path, struct mpqc_arena *arena,
@@ -50,4 +39,11 @@ mpqc_status mpqc_text_read(struct mpqc_cx *cx, const char *path, struct mpqc_are
     if (why || too_large)
         return MPQC_FAIL(cx, IO, w, "cannot be read: %s", why ? strerror(why) : "it is too large");
     return *text ? MPQC_OK : MPQC_OOM(cx);
+}
+
+mpqc_status mpqc_folder_make(struct mpqc_cx *cx, char *path)
+{
+    if (mpqc_temporary_folder(path)) return MPQC_OK;
+    struct mpqc_where w = {.file = path, .offset = -1};
+    return MPQC_FAIL(cx, IO, w, "cannot be made: %s", strerror(errno));
 }

@@ -6,9 +6,7 @@
 #include "driver/latency_cache.h"
 #include "driver/layer_times.h"
 
-#include <errno.h>
 #include <float.h>
-#include <unistd.h>
 
 #define ROUNDS 4 /* runs of the program per library */
 #define OTHERWISE "leave out -tune-kernels"
@@ -20,7 +18,7 @@ struct tuner {
     struct mpqc_tuning *out;
     struct mpqc_latency_cache *cache;
     const char *command;
-    char folder[64]; /* of the libraries; removed at the end */
+    char folder[MPQC_TEMPORARY_PATH]; /* of the libraries; removed at the end */
     uint32_t n;      /* ranks */
     char *library[MPQC_MAX_TILE_RANK];
     struct mpqc_tile_facts *facts[MPQC_MAX_TILE_RANK];
@@ -175,16 +173,6 @@ static mpqc_status tune(struct tuner *u)
     return MPQC_OK;
 }
 
-static mpqc_status make_folder(struct tuner *u)
-{
-    const char *tmp = getenv("TMPDIR");
-    snprintf(u->folder, sizeof u->folder, "%s/mpqc.XXXXXX",
-             tmp && strlen(tmp) < 40 ? tmp : "/tmp");
-    if (mkdtemp(u->folder)) return MPQC_OK;
-    struct mpqc_where w = {.file = u->folder, .offset = -1};
-    return MPQC_FAIL(u->j->cx, IO, w, "cannot be made: %s", strerror(errno));
-}
-
 static double macs_of(const struct mpqc_tune_job *j)
 {
     double macs = 0;
@@ -206,13 +194,11 @@ mpqc_status mpqc_tune(const struct mpqc_tune_job *j, struct mpqc_tuning *out)
     if (!out->usual || !out->shape) return MPQC_OOM(j->cx);
     MPQC_TRY(mpqc_times_command(j->cx, cli->mixed.measure ? cli->mixed.measure : "local",
                                 macs_of(j), OTHERWISE, &u.command));
-    MPQC_TRY(make_folder(&u));
+    MPQC_TRY(mpqc_folder_make(j->cx, u.folder));
     mpqc_status status = mpqc_latency_open(j->cx, cli->tune_cache, "tiles", &u.cache);
     if (status == MPQC_OK) status = tune(&u);
     mpqc_latency_close(u.cache);
-    for (uint32_t r = 0; r < u.n; r++)
-        if (u.library[r]) unlink(u.library[r]);
-    rmdir(u.folder);
+    mpqc_temporary_remove(u.folder);
     return status;
 }
 

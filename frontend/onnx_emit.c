@@ -163,24 +163,27 @@ static bool has_shape(const struct mpqc_type *t, uint32_t rank, const int64_t *d
     return true;
 }
 
-mpqc_status mpqc_imp_reshape(struct mpqc_imp_node *n, mpqc_vid x, uint32_t rank,
-                             const int64_t *dims, mpqc_vid *out)
-{
-    *out = x;
-    if (has_shape(mpqc_imp_type(n, x), rank, dims)) return MPQC_OK;
-    struct mpqc_attrs a = {0};
-    mpqc_attrs_ints(&a, MPQC_ATTR_SHAPE, rank, dims);
-    return mpqc_imp_emit(n, MPQC_OP_RESHAPE, &x, 1, &a, out);
-}
-
-mpqc_status mpqc_imp_expand(struct mpqc_imp_node *n, mpqc_vid x, uint32_t rank,
+/* By an operator whose only attribute is the shape that it gives; nothing where x has it. */
+static mpqc_status to_shape(struct mpqc_imp_node *n, enum mpqc_op op, mpqc_vid x, uint32_t rank,
                             const int64_t *dims, mpqc_vid *out)
 {
     *out = x;
     if (has_shape(mpqc_imp_type(n, x), rank, dims)) return MPQC_OK;
     struct mpqc_attrs a = {0};
     mpqc_attrs_ints(&a, MPQC_ATTR_SHAPE, rank, dims);
-    return mpqc_imp_emit(n, MPQC_OP_EXPAND, &x, 1, &a, out);
+    return mpqc_imp_emit(n, op, &x, 1, &a, out);
+}
+
+mpqc_status mpqc_imp_reshape(struct mpqc_imp_node *n, mpqc_vid x, uint32_t rank,
+                             const int64_t *dims, mpqc_vid *out)
+{
+    return to_shape(n, MPQC_OP_RESHAPE, x, rank, dims, out);
+}
+
+mpqc_status mpqc_imp_expand(struct mpqc_imp_node *n, mpqc_vid x, uint32_t rank,
+                            const int64_t *dims, mpqc_vid *out)
+{
+    return to_shape(n, MPQC_OP_EXPAND, x, rank, dims, out);
 }
 
 mpqc_status mpqc_imp_cast(struct mpqc_imp_node *n, mpqc_vid x, enum mpqc_dtype to, mpqc_vid *out)

@@ -107,8 +107,8 @@ struct mpqc_imp_row {
     const char *attrs;   /* " a b c ": supported attributes, each between spaces */
     const char *remarks; /* for people */
 };
-/* The row for an operator at an opset; NULL when there is none, and then *known tells
- * whether another opset has one, and *row_out that one. */
+/* The row for an operator at an opset; NULL when there is none, and then *other is one for
+ * another opset, or NULL. */
 const struct mpqc_imp_row *mpqc_imp_row_find(const char *name, int64_t opset,
                                              const struct mpqc_imp_row **other);
 
@@ -224,8 +224,8 @@ mpqc_status mpqc_imp_axis(struct mpqc_imp_node *n, int64_t axis, uint32_t rank,
 /* A list of axes as a sorted list without repeats. */
 mpqc_status mpqc_imp_axes(struct mpqc_imp_node *n, const int64_t *axes, uint32_t count,
                           uint32_t rank, uint32_t *n_out, int64_t *out) MPQC_MUST_CHECK;
-/* "axes" as attribute before `since_input`, as input 1 from then on; both forms occur
- * in files of either kind, so whichever is there is taken. */
+/* "axes" as attribute before some opset, as an input from then on; both forms occur in files
+ * of either kind, so whichever is there is taken. */
 mpqc_status mpqc_imp_axes_either(struct mpqc_imp_node *n, uint32_t input, uint32_t *count,
                                  const int64_t **out) MPQC_MUST_CHECK;
 

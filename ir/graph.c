@@ -257,18 +257,6 @@ static mpqc_status commit_node(struct mpqc_cx *cx, struct mpqc_graph *g, struct 
     return MPQC_OK;
 }
 
-mpqc_status mpqc_node_add(struct mpqc_cx *cx, struct mpqc_graph *g, enum mpqc_op op,
-                          const mpqc_vid *in, uint32_t n_in, const struct mpqc_attrs *attrs,
-                          struct mpqc_loc loc, mpqc_vid *out)
-{
-    struct mpqc_node n;
-    struct mpqc_type type[MPQC_MAX_OUTPUTS];
-    if (g->arena.failed) return MPQC_OOM(cx);
-    MPQC_TRY(make_node(cx, g, op, in, n_in, attrs, loc, &n));
-    MPQC_TRY(mpqc_node_infer(cx, g, &n, type));
-    return commit_node(cx, g, &n, type, out);
-}
-
 static bool all_constant(const struct mpqc_graph *g, const struct mpqc_node *n)
 {
     bool any = false;
@@ -319,15 +307,30 @@ static mpqc_status fold_node(struct mpqc_cx *cx, struct mpqc_graph *g, const str
     return MPQC_OK;
 }
 
-mpqc_status mpqc_node_fold(struct mpqc_cx *cx, struct mpqc_graph *g, enum mpqc_op op,
-                           const mpqc_vid *in, uint32_t n_in, const struct mpqc_attrs *attrs,
-                           struct mpqc_loc loc, mpqc_vid *out)
+/* fold: where all inputs are constants, constants take the node's place. */
+static mpqc_status add_node(struct mpqc_cx *cx, struct mpqc_graph *g, enum mpqc_op op,
+                            const mpqc_vid *in, uint32_t n_in, const struct mpqc_attrs *attrs,
+                            struct mpqc_loc loc, bool fold, mpqc_vid *out)
 {
     struct mpqc_node n;
     struct mpqc_type type[MPQC_MAX_OUTPUTS];
     if (g->arena.failed) return MPQC_OOM(cx);
     MPQC_TRY(make_node(cx, g, op, in, n_in, attrs, loc, &n));
     MPQC_TRY(mpqc_node_infer(cx, g, &n, type));
-    if (mpqc_ops[op].ref && all_constant(g, &n)) return fold_node(cx, g, &n, type, out);
+    if (fold && mpqc_ops[op].ref && all_constant(g, &n)) return fold_node(cx, g, &n, type, out);
     return commit_node(cx, g, &n, type, out);
+}
+
+mpqc_status mpqc_node_add(struct mpqc_cx *cx, struct mpqc_graph *g, enum mpqc_op op,
+                          const mpqc_vid *in, uint32_t n_in, const struct mpqc_attrs *attrs,
+                          struct mpqc_loc loc, mpqc_vid *out)
+{
+    return add_node(cx, g, op, in, n_in, attrs, loc, false, out);
+}
+
+mpqc_status mpqc_node_fold(struct mpqc_cx *cx, struct mpqc_graph *g, enum mpqc_op op,
+                           const mpqc_vid *in, uint32_t n_in, const struct mpqc_attrs *attrs,
+                           struct mpqc_loc loc, mpqc_vid *out)
+{
+    return add_node(cx, g, op, in, n_in, attrs, loc, true, out);
 }

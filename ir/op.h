@@ -58,6 +58,8 @@ mpqc_status mpqc_op_ints(struct mpqc_infer *q, enum mpqc_attr_key key, uint32_t 
                          bool optional, const int64_t **out) MPQC_MUST_CHECK;
 /* AXIS in [0, rank). */
 mpqc_status mpqc_op_axis(struct mpqc_infer *q, uint32_t rank, uint32_t *axis) MPQC_MUST_CHECK;
+/* How many places there are on the axes before and behind one. */
+void mpqc_op_around(const struct mpqc_type *t, uint32_t axis, int64_t *before, int64_t *behind);
 /* TO as an element type. */
 mpqc_status mpqc_op_to(struct mpqc_infer *q, enum mpqc_dtype *to) MPQC_MUST_CHECK;
 /* SCALE, positive and finite. */

@@ -189,9 +189,8 @@ void mpqc_ref_gather_dx(const struct mpqc_node *n, const struct mpqc_tensor *con
 {
     const struct mpqc_type *x = &out[0]->type;
     uint32_t axis = (uint32_t)mpqc_attr_int(n, MPQC_ATTR_AXIS);
-    int64_t before = 1, row = 1, extent = x->dims[axis], count = mpqc_type_count(&in[1]->type);
-    for (uint32_t d = 0; d < axis; d++) before *= x->dims[d];
-    for (uint32_t d = axis + 1; d < x->rank; d++) row *= x->dims[d];
+    int64_t before, row, extent = x->dims[axis], count = mpqc_type_count(&in[1]->type);
+    mpqc_op_around(x, axis, &before, &row);
     const int64_t *index = in[1]->data;
     const float *from = in[0]->data;
     memset(out[0]->data, 0, mpqc_type_bytes(x));
@@ -221,9 +220,8 @@ void mpqc_ref_logsoftmax(const struct mpqc_node *n, const struct mpqc_tensor *co
 {
     const struct mpqc_type *t = &in[0]->type;
     uint32_t axis = (uint32_t)mpqc_attr_int(n, MPQC_ATTR_AXIS);
-    int64_t row = t->dims[axis], before = 1, after = 1;
-    for (uint32_t d = 0; d < axis; d++) before *= t->dims[d];
-    for (uint32_t d = axis + 1; d < t->rank; d++) after *= t->dims[d];
+    int64_t row = t->dims[axis], before, after;
+    mpqc_op_around(t, axis, &before, &after);
     for (int64_t b = 0; b < before; b++) {
         for (int64_t a = 0; a < after && row > 0; a++) {
             int64_t at = b * row * after + a;

@@ -407,10 +407,9 @@ void mpqc_ref_gather(const struct mpqc_node *n, const struct mpqc_tensor *const 
 {
     const struct mpqc_type *x = &in[0]->type;
     uint32_t axis = (uint32_t)mpqc_attr_int(n, MPQC_ATTR_AXIS);
-    int64_t before = 1, extent = x->dims[axis], count = mpqc_type_count(&in[1]->type);
-    size_t row = mpqc_dtypes[x->dtype].bytes;
-    for (uint32_t d = 0; d < axis; d++) before *= x->dims[d];
-    for (uint32_t d = axis + 1; d < x->rank; d++) row *= (size_t)x->dims[d];
+    int64_t before, behind, extent = x->dims[axis], count = mpqc_type_count(&in[1]->type);
+    mpqc_op_around(x, axis, &before, &behind);
+    size_t row = mpqc_dtypes[x->dtype].bytes * (size_t)behind;
     const int64_t *index = in[1]->data;
     char *to = out[0]->data;
     for (int64_t b = 0; b < before && row > 0; b++) {

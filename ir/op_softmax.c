@@ -92,9 +92,8 @@ void mpqc_ref_softmax(const struct mpqc_node *n, const struct mpqc_tensor *const
 {
     const struct mpqc_type *t = &in[0]->type;
     uint32_t axis = (uint32_t)mpqc_attr_int(n, MPQC_ATTR_AXIS);
-    int64_t row = t->dims[axis], before = 1, after = 1;
-    for (uint32_t d = 0; d < axis; d++) before *= t->dims[d];
-    for (uint32_t d = axis + 1; d < t->rank; d++) after *= t->dims[d];
+    int64_t row = t->dims[axis], before, after;
+    mpqc_op_around(t, axis, &before, &after);
     const struct mpqc_tensor *table = n->n_in > 1 ? in[1] : NULL;
     for (int64_t b = 0; b < before; b++) {
         for (int64_t a = 0; a < after && row > 0; a++) {

@@ -305,3 +305,10 @@ void mpqc_walk_next(struct mpqc_walk *w)
     }
     w->done = true;
 }
+
+void mpqc_op_around(const struct mpqc_type *t, uint32_t axis, int64_t *before, int64_t *behind)
+{
+    *before = *behind = 1;
+    for (uint32_t d = 0; d < axis; d++) *before *= t->dims[d];
+    for (uint32_t d = axis + 1; d < t->rank; d++) *behind *= t->dims[d];
+}

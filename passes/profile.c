@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
-#include <unistd.h>
 
 #define LARGEST_FILE ((size_t)1 << 30)
 
@@ -45,24 +44,6 @@ static void put_value(struct mpqc_buf *b, const struct mpqc_graph *g, mpqc_vid v
     mpqc_buf_puts(b, "\n");
 }
 
-static mpqc_status write_file(struct mpqc_cx *cx, const char *path, const struct mpqc_buf *text)
-{
-    char *tmp = mpqc_arena_printf(&cx->arena, "%s.tmp.%ld", path, (long)getpid());
-    if (!tmp) return MPQC_OOM(cx);
-    FILE *f = fopen(tmp, "wb");
-    bool ok = f != NULL;
-    if (f) {
-        ok = fwrite(text->data, 1, text->len, f) == text->len;
-        ok = fclose(f) == 0 && ok;
-    }
-    ok = ok && rename(tmp, path) == 0;
-    if (ok) return MPQC_OK;
-    int error = errno;
-    if (f) (void)remove(tmp);
-    return MPQC_FAIL(cx, IO, in_file(path, -1), "the profile cannot be written: %s",
-                     strerror(error));
-}
-
 mpqc_status mpqc_profile_dump(struct mpqc_cx *cx, const struct mpqc_graph *g,
                               const struct mpqc_profile *profile, const char *path)
 {
@@ -72,7 +53,7 @@ mpqc_status mpqc_profile_dump(struct mpqc_cx *cx, const struct mpqc_graph *g,
     for (mpqc_vid v = 0; v < profile->n_values; v++)
         if (profile->hist[v].bins) put_value(&b, g, v, &profile->hist[v]);
     mpqc_buf_puts(&b, "end\n");
-    mpqc_status status = b.failed ? MPQC_OOM(cx) : write_file(cx, path, &b);
+    mpqc_status status = b.failed ? MPQC_OOM(cx) : mpqc_file_write(cx, path, 0666, b.data, b.len);
     mpqc_buf_release(&b);
     return status;
 }

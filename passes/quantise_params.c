@@ -432,7 +432,7 @@ static void warn_of_zeros(struct mpqc_quantiser *q)
 /* ---- inputs of 16 bits ------------------------------------------------------------- */
 
 /* The largest code of an input with which no channel's sum leaves 2^30, as far as weights
- * rounded to nearest tell: lower_linear proves it.  A channel whose weights are tiny beside
+ * rounded to nearest tell: mpqc_lower_linear proves it.  A channel whose weights are tiny beside
  * its bias does not count here; its weights are going to be coarser. */
 static mpqc_status most_levels(struct mpqc_quantiser *q, uint32_t cluster, double peak,
                                double *levels)

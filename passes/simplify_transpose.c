@@ -7,7 +7,7 @@
  * its input instead, and the transposition behind it, until it meets its inverse
  * or an output.  A node moves above a transposition, never below one; an operand
  * that would get a new one for it is allowed only where that is no loss (see
- * operand_cost), and then not more often than a transposition vanishes.
+ * worth_sinking), and then not more often than a transposition vanishes.
  *
  * What a transposition of perm p does: y.dims[i] = x.dims[p[i]].
  */

@@ -16,7 +16,7 @@ find ir frontend passes codegen driver runtime -name '*.[ch]' -o -name '*.def' |
     xargs grep -nHE '^[[:space:]]*#[[:space:]]*include' | awk '
 # Folders that a file may include from.
 function allowed(file) {
-    if (file ~ /^driver\/(data|flags|run)/) return "^(runtime\\/|driver\\/(data|flags|run))"
+    if (file ~ /^driver\/(data|flags|run|temporary)/) return "^(runtime\\/|driver\\/(data|flags|run|temporary))"
     if (file ~ /^driver\//) return "^(driver|passes|codegen|frontend|ir|runtime)\\/"
     if (file ~ /^codegen\//) return "^(codegen\\/|ir\\/|runtime\\/mpqc_model\\.h$)"
     if (file ~ /^passes\//) return "^(passes|ir)\\/"

@@ -127,12 +127,16 @@ struct mpqc_cx {
     /* Shows "stage: done of total"; NULL for silence.  Called often. */
     void (*progress)(void *user, const char *stage, uint64_t done, uint64_t total);
     void *progress_user;
+    /* Told of every file and folder that is not to stay, just before it is made and when it is
+     * gone or has its final name, so that a program which is ended can remove it; or NULL. */
+    void (*temporary)(const char *path, bool begins);
     int lock; /* guards the diagnostics */
 };
 /* allocator NULL: malloc */
 void mpqc_cx_init(struct mpqc_cx *cx, const struct mpqc_allocator *allocator);
 void mpqc_cx_release(struct mpqc_cx *cx);
 void mpqc_cx_progress(struct mpqc_cx *cx, const char *stage, uint64_t done, uint64_t total);
+void mpqc_cx_temporary(struct mpqc_cx *cx, const char *path, bool begins);
 
 mpqc_status mpqc_fail(struct mpqc_cx *cx, mpqc_status status, struct mpqc_where where,
                       const char *fmt, ...) MPQC_PRINTF(4, 5);
@@ -145,6 +149,11 @@ void mpqc_note(struct mpqc_cx *cx, struct mpqc_where where, const char *fmt, ...
 void mpqc_diag_print(const struct mpqc_diag *d, FILE *to);
 /* The same without "mpqc: " and newline. */
 void mpqc_diag_text(const struct mpqc_diag *d, struct mpqc_buf *to);
+
+/* n bytes to the file PATH, by way of PATH.tmp.PID: the whole file or none.  mode: of a new
+ * file, less the umask.  What exists and is no regular file is written to. */
+mpqc_status mpqc_file_write(struct mpqc_cx *cx, const char *path, unsigned mode, const void *data,
+                            size_t n) MPQC_MUST_CHECK;
 
 #define MPQC_TRY(expr)                                                                            \
     do {                                                                                          \

@@ -115,8 +115,8 @@ cp "$net" "$work/own.onnx"
     says 'float data and -mean: said' "samples are f32 and taken as they are"
     head -c 20000 "$work/ae.so" >"$work/half.so"
     works '-threads for -j' "$mpqc" "$net" $calib -threads=1 -o "$work/ae.so"
-    refuses 'no threads, by the other name' "wants a whole number from 1" "$mpqc" "$net" $calib \
-        -threads=0 -o "$out"
+    refuses 'no threads, by the other name' "-threads wants a whole number from 1" \
+        "$mpqc" "$net" $calib -threads=0 -o "$out"
     works 'profile written' "$mpqc" "$net" $calib -dump-profile="$work/ae.profile" -o "$work/ae.so"
     refuses 'profile of another network' 'ae.profile' "$mpqc" "$nets/fashion_resnet.onnx" \
         -load-profile="$work/ae.profile" -o "$out"

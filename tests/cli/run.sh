@@ -111,6 +111,8 @@ accepts "version" "mpqc-run [0-9]" -version
 o=$work/out/y.npy
 refuses "no model" "no model given"
 refuses "unknown flag" "'-lables'; did you mean '-labels'" "$model" -lables=x
+refuses "threads, by name" "-threads wants a whole number from 0 to 1024, not 'x'" -threads=x
+refuses "threads, by the other name" "-j wants a whole number from 0 to 1024, not 'x'" -j=x
 refuses "missing model" "none.so: cannot be opened" "$work/none.so"
 refuses "no library" "x.npy: not a shared library" "$work/x.npy"
 refuses "wrong tag" "no model called 'mpqc_model_a'" "$model" -tag=a

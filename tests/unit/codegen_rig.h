@@ -388,4 +388,17 @@ static inline void rig_check(const struct rig_case *c)
     rig_close(&r);
 }
 
+/* A program that checks each row of an array of cases. */
+#define RIG_MAIN(cases)                                                                           \
+    static void test_cases(void **state)                                                          \
+    {                                                                                             \
+        (void)state;                                                                              \
+        for (size_t i = 0; i < MPQC_LEN(cases); i++) rig_check(&(cases)[i]);                      \
+    }                                                                                             \
+    int main(void)                                                                                \
+    {                                                                                             \
+        const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases)};                         \
+        return cmocka_run_group_tests(tests, NULL, NULL);                                         \
+    }
+
 #endif

@@ -4,6 +4,7 @@
 #ifndef MPQC_TESTS_SENSITIVITY_RIG_H
 #define MPQC_TESTS_SENSITIVITY_RIG_H
 
+#include "choice.h"
 #include "passes/sensitivity/curvature.h"
 #include "quant_rig.h"
 
@@ -44,11 +45,6 @@ static inline void assert_near(double got, double want, double relative)
 {
     if (fabs(got - want) > relative * fabs(want)) fprintf(stderr, "%.9g, want %.9g\n", got, want);
     assert_true(fabs(got - want) <= relative * fabs(want));
-}
-
-static inline uint32_t choice(const char *name)
-{
-    return (uint32_t)(mpqc_choice_find(name) - mpqc_choices);
 }
 
 #endif

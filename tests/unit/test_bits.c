@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  * Layers, ties, costs by arithmetic, weight-mse, and the texts of decisions about bits.
  */
+#include "choice.h"
 #include "quant_rig.h"
 
 #include "passes/allocate.h"
@@ -46,13 +47,6 @@ static void start(struct fixture *f, const char *text)
 
 static void stop(struct fixture *f) { qrig_release(&f->r); }
 
-static uint32_t choice(const char *name)
-{
-    const struct mpqc_choice *c = mpqc_choice_find(name);
-    assert_non_null(c);
-    return (uint32_t)(c - mpqc_choices);
-}
-
 static double at(const double *table, uint32_t l, const char *name)
 {
     return table[(size_t)l * mpqc_n_choices + choice(name)];
@@ -73,10 +67,10 @@ static void names_say_the_bits(void **state)
     assert_null(mpqc_choice_find("w9a8"));
     assert_null(mpqc_choice_find("w8a"));
     assert_string_equal(mpqc_choices[mpqc_choice_plain()].name, "w8a8");
-    assert_true(mpqc_choice_wide((uint32_t)(mpqc_choice_find("w8a16") - mpqc_choices)));
+    assert_true(mpqc_choice_wide(choice("w8a16")));
     assert_false(mpqc_choice_wide(mpqc_choice_plain()));
-    assert_true(mpqc_choice_counts((uint32_t)(mpqc_choice_find("w2a2") - mpqc_choices)));
-    assert_false(mpqc_choice_counts((uint32_t)(mpqc_choice_find("w4a4") - mpqc_choices)));
+    assert_true(mpqc_choice_counts(choice("w2a2")));
+    assert_false(mpqc_choice_counts(choice("w4a4")));
 }
 
 /* ---- layers ---- */

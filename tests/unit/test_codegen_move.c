@@ -107,14 +107,4 @@ static const struct rig_case cases[] = {
      .text = IN("[0,4]") "%1 = transpose %0 {perm=[1,0]} @\"c\"\noutput %1 }"},
 };
 
-static void test_cases(void **state)
-{
-    (void)state;
-    for (size_t i = 0; i < MPQC_LEN(cases); i++) rig_check(&cases[i]);
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RIG_MAIN(cases)

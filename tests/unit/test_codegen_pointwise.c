@@ -77,14 +77,4 @@ static const struct rig_case cases[] = {
      .kernels = "P2"},
 };
 
-static void test_cases(void **state)
-{
-    (void)state;
-    for (size_t i = 0; i < MPQC_LEN(cases); i++) rig_check(&cases[i]);
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RIG_MAIN(cases)

@@ -35,14 +35,4 @@ static const struct rig_case cases[] = {
              "%1 = dequantize %0 @\"d\"\noutput %1 }"},
 };
 
-static void test_cases(void **state)
-{
-    (void)state;
-    for (size_t i = 0; i < MPQC_LEN(cases); i++) rig_check(&cases[i]);
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RIG_MAIN(cases)

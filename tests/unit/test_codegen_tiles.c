@@ -107,6 +107,30 @@ static void every_layer_gets_a_tile(void **state)
     }
 }
 
+/* Weights are asked for before they are needed where the network does not fit the second cache,
+ * and there is another tile that does not wait. */
+static void far_weights_are_those_of_large_networks(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct mpqc_tile t;
+    struct mpqc_linear many = layer(14, 14, 1, 64, 64, 3), one = layer(1, 1, 1, 256, 100, 1);
+    with_target(&f, "x86-64:avx512-vnni");
+    const struct {
+        const struct mpqc_linear *layer;
+        size_t constants;
+        bool far;
+    } rows[] = {{&many, f.target.l2_bytes, false},
+                {&many, f.target.l2_bytes + 1, true},
+                {&one, f.target.l2_bytes + 1, false}};
+    for (size_t i = 0; i < MPQC_LEN(rows); i++) {
+        f.e.constant_bytes = rows[i].constants;
+        mpqc_tile_choose(&f.e, rows[i].layer, 1, &t);
+        assert_int_equal(t.far_weights, rows[i].far);
+    }
+    release(&f);
+}
+
 /* Which way of multiplying is best where, on targets that have several. */
 static void forms_suit_the_layer(void **state)
 {
@@ -198,7 +222,6 @@ static void numbers_are_tiles(void **state)
     }
 }
 
-/* A tile that does not fit the layer is not taken. */
 /* Whatever the order of lanes, each channel is in one lane, and chunks keep theirs. */
 static void check_lanes(const struct mpqc_columns *c)
 {
@@ -259,6 +282,7 @@ static void narrow_positions_make_lines(void **state)
     assert_int_equal(mpqc_line_positions(&mpqc_isa_avx512_vnni, &l, &c, 1, 8), 1);
 }
 
+/* A tile that does not fit the layer is not taken. */
 static void foreign_numbers_are_refused(void **state)
 {
     (void)state;
@@ -284,6 +308,7 @@ static void foreign_numbers_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_layer_gets_a_tile),
+                                       cmocka_unit_test(far_weights_are_those_of_large_networks),
                                        cmocka_unit_test(forms_suit_the_layer),
                                        cmocka_unit_test(channels_split_into_vectors),
                                        cmocka_unit_test(numbers_are_tiles),

@@ -16,37 +16,36 @@ struct options {
     int loud, n_words;
 };
 
-static int set_size(void *o, const char *v, char *err)
+static MPQC_FLAG_HANDLER(set_size)
 {
     int64_t n;
-    ((struct options *)o)->size = v;
-    return mpqc_flag_int("size", v, 0, 9, &n, err);
+    ((struct options *)options)->size = value;
+    return mpqc_flag_int(flag, value, 0, 9, &n, err);
 }
 
-static int set_colour(void *o, const char *v, char *err)
+static MPQC_FLAG_HANDLER(set_colour)
 {
-    (void)err;
-    ((struct options *)o)->colour = v;
+    ((struct options *)options)->colour = value;
     return 0;
 }
 
-static int set_loud(void *o, const char *v, char *err)
+static MPQC_FLAG_HANDLER(set_loud)
 {
-    (void)err;
-    assert_null(v);
-    ((struct options *)o)->loud++;
+    assert_null(value);
+    ((struct options *)options)->loud++;
     return 0;
 }
 
-static int add_word(void *o, const char *v, char *err)
+static MPQC_FLAG_HANDLER(add_word)
 {
-    (void)err;
-    struct options *p = o;
-    p->words[p->n_words++] = v;
+    struct options *o = options;
+    assert_null(flag);
+    o->words[o->n_words++] = value;
     return 0;
 }
 
 static const struct mpqc_flag table[] = {{"size", "N", set_size, "how large"},
+                                         {"s", "N", set_size, "the same"},
                                          {"colour", "NAME", set_colour, "which colour"},
                                          {"loud", NULL, set_loud, "says more"}};
 
@@ -62,7 +61,7 @@ static int parse(struct options *o, char *err, const char *const *words)
         snprintf(text[argc], sizeof text[argc], "%s", words[argc - 1]);
         argv[argc] = text[argc];
     }
-    return mpqc_flags_parse(table, 3, argc, argv, o, add_word, err);
+    return mpqc_flags_parse(table, sizeof table / sizeof *table, argc, argv, o, add_word, err);
 }
 #define PARSE(...) parse(&o, err, (const char *const[]){__VA_ARGS__, NULL})
 
@@ -108,6 +107,22 @@ static void mistakes_are_explained(void **state)
                      -1);
 }
 
+/* Two names of one flag differ in messages by the name, and by nothing else. */
+static void messages_name_the_flag_that_was_given(void **state)
+{
+    (void)state;
+    struct options o;
+    char err[MPQC_FLAG_ERROR];
+    assert_int_equal(PARSE("-size=10"), -1);
+    assert_string_equal(err, "-size wants a whole number from 0 to 9, not '10'");
+    assert_int_equal(PARSE("--s", "10"), -1);
+    assert_string_equal(err, "-s wants a whole number from 0 to 9, not '10'");
+    assert_int_equal(PARSE("-s"), -1);
+    assert_string_equal(err, "flag '-s' needs a value: -s=N");
+    assert_int_equal(mpqc_flag_refuse("s", "x", "a, b", err), -1);
+    assert_string_equal(err, "-s=x is not known; it is one of a, b");
+}
+
 static void numbers_are_whole_strings(void **state)
 {
     (void)state;
@@ -127,12 +142,33 @@ static void numbers_are_whole_strings(void **state)
     assert_int_equal(mpqc_flag_real("v", "1,5", &v, err), -1);
 }
 
+static void paths_may_have_names(void **state)
+{
+    (void)state;
+    struct mpqc_named_path list[3];
+    char err[MPQC_FLAG_ERROR];
+    uint32_t n = 0;
+    assert_int_equal(mpqc_flag_path("in", "a.npy", "input", list, &n, 3, err), 0);
+    assert_int_equal(mpqc_flag_path("in", "x:a:b.npy", "input", list, &n, 3, err), 0);
+    assert_string_equal(list[0].name, "");
+    assert_string_equal(list[0].path, "a.npy");
+    assert_string_equal(list[1].name, "x");
+    assert_string_equal(list[1].path, "a:b.npy");
+    assert_int_equal(mpqc_flag_path("in", "x:", "input", list, &n, 3, err), -1);
+    assert_string_equal(err, "-in wants [input:]PATH, not 'x:'");
+    assert_int_equal(mpqc_flag_path("in", "a.npy", "input", list, &n, 3, err), -1);
+    assert_string_equal(err, "-in is given more than 3 times");
+    assert_int_equal(n, 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_or_two_dashes_equals_or_space),
         cmocka_unit_test(mistakes_are_explained),
+        cmocka_unit_test(messages_name_the_flag_that_was_given),
         cmocka_unit_test(numbers_are_whole_strings),
+        cmocka_unit_test(paths_may_have_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

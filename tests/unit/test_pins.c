@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  * Rules that pin layers: what they match, what they refuse.
  */
+#include "choice.h"
 #include "passes/pins.h"
 
 #include <setjmp.h>
@@ -162,7 +163,7 @@ static void the_target_has_a_say(void **state)
     struct fixture f;
     (void)state;
     start(&f);
-    f.allowed[HEAD * mpqc_n_choices + (mpqc_choice_find("w2a8") - mpqc_choices)] = false;
+    f.allowed[HEAD * mpqc_n_choices + choice("w2a8")] = false;
     refused(&f, ".=w2a8", "cannot be compiled with w2a8");
     assert_string_equal(f.cx.diags[0].where.node, "/head=1");
     assert_int_equal(apply(&f, "head=w4a8"), MPQC_OK);

@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  * quantise: layers with inputs of 16 bits.
  */
-#include "passes/bits.h"
+#include "choice.h"
 #include "quant_rig.h"
 
+struct fixture {
+    struct qrig r;
+    struct mpqc_bits bits;
+};
+
 /* Calibrates, gives every layer that may have it `name`, all others w8a8, and does the rest. */
-static void run_with(struct qrig *r, struct mpqc_bits *b, const char *name)
+static void run_with(struct fixture *f, const char *name)
 {
     static const char *const rest[] = {"quantise", "fuse", "plan"};
-    uint32_t choice = (uint32_t)(mpqc_choice_find(name) - mpqc_choices);
+    struct qrig *r = &f->r;
+    struct mpqc_bits *b = &f->bits;
     bool stopped;
     qrig_run(r, 1);
     assert_int_equal(mpqc_bits_collect(&r->cx, &r->g, &r->p.keep, b), MPQC_OK);
@@ -16,11 +22,22 @@ static void run_with(struct qrig *r, struct mpqc_bits *b, const char *name)
     b->chosen = MPQC_NEW_ARRAY(&r->p.keep, uint32_t, b->n_layers + 1);
     assert_non_null(b->chosen);
     for (uint32_t l = 0; l < b->n_layers; l++)
-        b->chosen[l] = b->layer[l].no_wide ? mpqc_choice_plain() : choice;
+        b->chosen[l] = choice(b->layer[l].no_wide ? "w8a8" : name);
     r->p.bits = b;
     mpqc_status status = mpqc_pipeline_run(&r->p, &r->g, rest, MPQC_LEN(rest), &stopped);
     if (status != MPQC_OK) mpqc_diag_print(&r->cx.diags[0], stderr);
     assert_int_equal(status, MPQC_OK);
+}
+
+static void start(struct fixture *f, const char *text, const char *name)
+{
+    qrig_init(&f->r, text);
+    run_with(f, name);
+}
+
+static void stop(struct fixture *f)
+{
+    qrig_release(&f->r);
 }
 
 /* The largest magnitude that an i16 can have there: what the clamp behind its maker says,
@@ -76,23 +93,20 @@ static void wide_inputs_lose_less(void **state)
     (void)state;
     uint32_t wide = 0, gained = 0;
     for (size_t i = 0; i < MPQC_LEN(qcases); i++) {
-        struct qrig r;
-        struct mpqc_bits bits;
-        qrig_init(&r, qcases[i].text);
-        run_with(&r, &bits, "w8a8");
-        double before = qrig_accuracy(&r).sqnr_db;
-        assert_int_equal(check_wide_sums(&r.g), 0);
-        qrig_release(&r);
-        qrig_init(&r, qcases[i].text);
-        run_with(&r, &bits, "w8a16");
-        double after = qrig_accuracy(&r).sqnr_db;
-        uint32_t n = check_wide_sums(&r.g);
-        check_wide_readers(&r.g);
+        struct fixture f;
+        start(&f, qcases[i].text, "w8a8");
+        double before = qrig_accuracy(&f.r).sqnr_db;
+        assert_int_equal(check_wide_sums(&f.r.g), 0);
+        stop(&f);
+        start(&f, qcases[i].text, "w8a16");
+        double after = qrig_accuracy(&f.r).sqnr_db;
+        uint32_t n = check_wide_sums(&f.r.g);
+        check_wide_readers(&f.r.g);
         if (after < before - 1) /* a softmax reads 8 bits and decides by luck */
             fail_msg("%s: %.1f dB with 16-bit inputs, %.1f with 8", qcases[i].name, after, before);
         wide += n;
         gained += n > 0 && after > before + 1;
-        qrig_release(&r);
+        stop(&f);
     }
     assert_true(wide >= 20 && gained >= 5);
 }
@@ -105,35 +119,32 @@ static void wide_sums_that_are_long(void **state)
         "graph \"long\" { input %0 \"x\" : f32[2,16] const %1 : f32[16,9000] = random 1"
         " %2 = matmul %0, %1 @\"a\" \"Gemm\" const %3 : f32[9000,5] = random 2"
         " %4 = matmul %2, %3 @\"b\" \"Gemm\" output %4 }";
-    struct qrig r;
-    struct mpqc_bits bits;
-    qrig_init(&r, text);
-    run_with(&r, &bits, "w8a16");
-    assert_int_equal(check_wide_sums(&r.g), 2);
-    double reach = reach_of(&r.g, mpqc_node_at(&r.g, r.g.order[0])->out[0]);
-    for (uint32_t i = 0; i < r.g.n_order; i++) {
-        const struct mpqc_node *n = mpqc_node_at(&r.g, r.g.order[i]);
+    struct fixture f;
+    start(&f, text, "w8a16");
+    assert_int_equal(check_wide_sums(&f.r.g), 2);
+    double reach = reach_of(&f.r.g, mpqc_node_at(&f.r.g, f.r.g.order[0])->out[0]);
+    for (uint32_t i = 0; i < f.r.g.n_order; i++) {
+        const struct mpqc_node *n = mpqc_node_at(&f.r.g, f.r.g.order[i]);
         if (n->op == MPQC_OP_NARROW) reach = (double)mpqc_attr_int(n, MPQC_ATTR_HI);
     }
     assert_true(reach > 511 && reach < 8192);
-    assert_true(qrig_accuracy(&r).sqnr_db > 38);
-    qrig_release(&r);
+    assert_true(qrig_accuracy(&f.r).sqnr_db > 38);
+    stop(&f);
 }
 
 /* -io=int: the caller gives 16 bits where the first layer wants them. */
 static void wide_integer_inputs(void **state)
 {
     (void)state;
-    struct qrig r;
-    struct mpqc_bits bits;
-    qrig_init(&r, qcases[0].text);
-    r.options.int_io = true;
-    run_with(&r, &bits, "w8a16");
-    const struct mpqc_type *t = &mpqc_value_at(&r.g, r.g.inputs[0])->type;
+    struct fixture f;
+    qrig_init(&f.r, qcases[0].text);
+    f.r.options.int_io = true;
+    run_with(&f, "w8a16");
+    const struct mpqc_type *t = &mpqc_value_at(&f.r.g, f.r.g.inputs[0])->type;
     assert_int_equal(t->dtype, MPQC_DT_I16);
     assert_int_equal(t->quant->zero[0], 0);
-    assert_true(check_wide_sums(&r.g) > 0);
-    qrig_release(&r);
+    assert_true(check_wide_sums(&f.r.g) > 0);
+    stop(&f);
 }
 
 /* What comes from a table of 256 entries has no 16-bit form, and it is said which one. */
@@ -144,14 +155,12 @@ static void tables_have_no_wide_form(void **state)
         "graph \"t\" { input %0 \"x\" : f32[1,4,4,4] const %1 : f32[1,1,4,4] = random 1"
         " %2 = conv %0, %1 @\"a\" \"Conv\" %3 = silu %2 @\"swish\" \"Mul\""
         " const %4 : f32[1,1,4,4] = random 2 %5 = conv %3, %4 @\"b\" \"Conv\" output %5 }";
-    struct qrig r;
-    struct mpqc_bits bits;
-    qrig_init(&r, text);
-    run_with(&r, &bits, "w8a16");
-    assert_null(bits.layer[0].no_wide);
-    assert_non_null(strstr(bits.layer[1].no_wide, "table of 256 entries, that of 'swish' (Mul)"));
-    assert_int_equal(check_wide_sums(&r.g), 1);
-    qrig_release(&r);
+    struct fixture f;
+    start(&f, text, "w8a16");
+    assert_null(f.bits.layer[0].no_wide);
+    assert_non_null(strstr(f.bits.layer[1].no_wide, "table of 256 entries, that of 'swish' (Mul)"));
+    assert_int_equal(check_wide_sums(&f.r.g), 1);
+    stop(&f);
 }
 
 int main(void)

@@ -15,6 +15,7 @@
 
 #include "codegen/target.h"
 #include "driver/flags.h"
+#include "driver/temporary.h"
 #include "passes/bits.h"
 
 #include <dlfcn.h>
@@ -47,10 +48,10 @@ _Noreturn void bench_die(const char *fmt, ...)
 
 /* ---- flags ---- */
 
+#define HANDLER(name) static MPQC_FLAG_HANDLER(name)
 #define TEXT(name)                                                                                \
-    static int set_##name(void *options, const char *value, char *err)                            \
+    HANDLER(set_##name)                                                                           \
     {                                                                                             \
-        (void)err;                                                                                \
         ((struct options *)options)->name = value;                                                \
         return 0;                                                                                 \
     }
@@ -61,7 +62,7 @@ TEXT(dir)
 TEXT(tsv)
 TEXT(page)
 
-static int set_bits(void *options, const char *value, char *err)
+HANDLER(set_bits)
 {
     struct options *o = options;
     for (o->n_choices = 0; *value; value += *value == ',') {
@@ -71,7 +72,8 @@ static int set_bits(void *options, const char *value, char *err)
         else if (n < sizeof name) memcpy(name, value, n);
         const struct mpqc_choice *c = mpqc_choice_find(name);
         if (!c || c->activation_bits > 8 || o->n_choices == MPQC_LEN(o->choice)) {
-            snprintf(err, MPQC_FLAG_ERROR, "-bits wants a list such as 8,4,w1a2, not '%s'", value);
+            snprintf(err, MPQC_FLAG_ERROR, "-%s wants a list such as 8,4,w1a2, not '%s'", flag,
+                     value);
             return -1;
         }
         o->choice[o->n_choices++] = c;
@@ -80,32 +82,29 @@ static int set_bits(void *options, const char *value, char *err)
     return 0;
 }
 
-static int set_rounds(void *options, const char *value, char *err)
+HANDLER(set_rounds)
 {
-    return mpqc_flag_int("rounds", value, 0, 100000, &((struct options *)options)->rounds, err);
+    return mpqc_flag_int(flag, value, 0, 100000, &((struct options *)options)->rounds, err);
 }
 
-static int set_tiles(void *options, const char *value, char *err)
+HANDLER(set_tiles)
 {
     struct options *o = options;
     int64_t n = 0;
     o->grid = strcmp(value, "grid") == 0;
-    if (!o->grid && mpqc_flag_int("tiles", value, 1, MPQC_MAX_TILE_RANK, &n, err)) return -1;
+    if (!o->grid && mpqc_flag_int(flag, value, 1, MPQC_MAX_TILE_RANK, &n, err)) return -1;
     o->tiles = (uint32_t)n;
     return 0;
 }
 
-static int set_help(void *options, const char *value, char *err)
+HANDLER(set_help)
 {
-    (void)value;
-    (void)err;
     ((struct options *)options)->help = true;
     return 0;
 }
 
-static int positional(void *options, const char *value, char *err)
+HANDLER(positional)
 {
-    (void)options;
     snprintf(err, MPQC_FLAG_ERROR, "'%s' is no flag", value);
     return -1;
 }
@@ -297,8 +296,8 @@ int main(int argc, char **argv)
 {
     struct options o = {.rounds = 7};
     struct list l = {.n = 0};
-    char err[MPQC_FLAG_ERROR], made[] = "/tmp/mpqc-bench.XXXXXX";
-    (void)set_bits(&o, "8,4,2", err);
+    char err[MPQC_FLAG_ERROR], made[MPQC_TEMPORARY_PATH];
+    (void)set_bits(&o, "bits", "8,4,2", err);
     if (mpqc_flags_parse(flags, MPQC_LEN(flags), argc, argv, &o, positional, err))
         bench_die("%s", err);
     if (o.help) {
@@ -306,7 +305,8 @@ int main(int argc, char **argv)
         mpqc_flags_help(flags, MPQC_LEN(flags));
         return 0;
     }
-    if (!o.dir && !mkdtemp(made)) bench_die("%s: %s", made, strerror(errno));
+    mpqc_temporary_guard();
+    if (!o.dir && !mpqc_temporary_folder(made)) bench_die("%s: %s", made, strerror(errno));
     if (o.dir) (void)mkdir(o.dir, 0777);
     make_list(&l, &o);
     compile_all(&l, o.dir ? o.dir : made, o.dir != NULL);
@@ -316,11 +316,9 @@ int main(int argc, char **argv)
         write_file(o.tsv, &l, bench_print_tsv);
         write_file(o.page, &l, bench_print_page);
     }
-    for (size_t i = 0; i < l.n; i++) {
+    for (size_t i = 0; i < l.n; i++)
         if (l.c[i].library) dlclose(l.c[i].library);
-        if (!o.dir) remove_library(&l.c[i]);
-    }
-    if (!o.dir) rmdir(made);
+    if (!o.dir) mpqc_temporary_remove(made);
     free(l.c);
     return 0;
 }

@@ -13,9 +13,11 @@
  */
 #include "tests/bench/mca/mca.h"
 
+#include "driver/temporary.h"
+
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define BYTES(name, ...) {name, __VA_ARGS__, 0, 0}
 #define BITS(name, ...)                                                                           \
@@ -99,7 +101,7 @@ static const struct row {
 struct options {
     const char *arch, *row, *cpu, *layer;
     bool show, markdown, tile;
-    char work[64];
+    char work[MPQC_TEMPORARY_PATH];
 };
 
 /* What llvm-mca says of one pass: cycles, and which unit is at work in most of them. */
@@ -140,7 +142,7 @@ static void read_pressure(const char *line, const struct unit *units, unsigned n
 static bool ask(const char *path, const struct row *row, const struct core *core,
                 struct answer *out)
 {
-    char command[512], line[1024];
+    char command[512 + MPQC_TEMPORARY_PATH], line[1024];
     struct unit units[64];
     unsigned n = 0;
     int passes = 200, total = -1, heading = 0;
@@ -208,7 +210,7 @@ static void write_numbered(FILE *f, const char *code, int r)
 static double rate(const struct options *o, const struct row *row, const struct core *core,
                    const struct mca_multiply *m)
 {
-    char path[128], *code = NULL;
+    char path[MPQC_TEMPORARY_PATH + 16], *code = NULL;
     size_t size;
     int all = row->arch->registers;
     struct answer answer;
@@ -265,7 +267,7 @@ static int macs_of(const struct mca_layer *l, const struct mca_multiply *m)
 static bool report(const struct options *o, const struct mca_layer *l, const struct mca_loop *loop,
                    const struct row *row, const struct core *core)
 {
-    char path[128];
+    char path[MPQC_TEMPORARY_PATH + 16];
     double limit = 0;
     int macs = 0;
     struct answer answer;
@@ -278,8 +280,8 @@ static bool report(const struct options *o, const struct mca_layer *l, const str
         macs += (int)loop->count[i] * macs_of(l, &row->arch->multiplies[i]);
     }
     if (!ok || limit <= 0) {
-        fprintf(stderr, "mpqc-mca: llvm-mca-19 does not understand the loop of '%s' for %s; "
-                        "see %s\n", l->name, core->name, path);
+        fprintf(stderr, "mpqc-mca: llvm-mca-19 does not understand the loop of '%s' for %s\n",
+                l->name, core->name);
         return false;
     }
     double own = layer_macs(l, loop);
@@ -297,7 +299,7 @@ static const struct core *core_at(const struct options *o, const struct row *row
 
 static bool one_layer(const struct options *o, const struct mca_layer *l, const struct row *row)
 {
-    char target[64], path[128];
+    char target[64], path[MPQC_TEMPORARY_PATH + 16];
     struct mca_loop loop;
     const struct core *core;
     bool ok = true;
@@ -366,8 +368,7 @@ static bool read_flags(int argc, char **argv, struct options *o)
 
 int main(int argc, char **argv)
 {
-    struct options o = {.work = "/tmp/mpqc-mca-XXXXXX"};
-    char command[128];
+    struct options o = {0};
     if (!read_flags(argc, argv, &o)) {
         fprintf(stderr, "usage: mpqc-mca [-arch=NAME] [-row=VARIANT] [-cpu=CPU] [-layer=NAME] "
                         "[-tile] [-show] [-markdown]\n");
@@ -377,8 +378,12 @@ int main(int argc, char **argv)
         fprintf(stderr, "mpqc-mca: llvm-mca-19 is missing; it is in the package llvm-19\n");
         return 1;
     }
-    if (!mkdtemp(o.work)) return 1;
+    mpqc_temporary_guard();
+    if (!mpqc_temporary_folder(o.work)) {
+        fprintf(stderr, "mpqc-mca: %s: %s\n", o.work, strerror(errno));
+        return 1;
+    }
     bool ok = all(&o);
-    snprintf(command, sizeof command, "rm -rf %s", o.work);
-    return ok && system(command) == 0 ? 0 : 1;
+    mpqc_temporary_remove(o.work);
+    return ok ? 0 : 1;
 }
