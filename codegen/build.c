@@ -228,13 +228,31 @@ static LLVMValueRef pure(struct mpqc_emit_cx *e, LLVMValueRef call)
     return call;
 }
 
+LLVMValueRef mpqc_b_in_order(struct mpqc_emit_cx *e, LLVMValueRef sum)
+{
+    return pure(e, mpqc_b_opaque_vector(e, sum));
+}
+
+/* v, as something that is computed from `by` too. */
+static LLVMValueRef depends(struct mpqc_emit_cx *e, LLVMValueRef v, LLVMValueRef by,
+                            const char *constraint)
+{
+    LLVMTypeRef in[] = {LLVMTypeOf(v), LLVMTypeOf(by)};
+    LLVMTypeRef type = LLVMFunctionType(in[0], in, 2, false);
+    LLVMValueRef args[] = {v, by};
+    LLVMValueRef text = LLVMGetInlineAsm(type, "", 0, constraint, strlen(constraint), false, false,
+                                         LLVMInlineAsmDialectATT, false);
+    return pure(e, LLVMBuildCall2(e->b, type, text, args, 2, ""));
+}
+
 LLVMValueRef mpqc_b_alias(struct mpqc_emit_cx *e, LLVMValueRef p, LLVMValueRef by)
 {
-    LLVMTypeRef in[] = {e->ptr, e->i64}, type = LLVMFunctionType(e->ptr, in, 2, false);
-    LLVMValueRef args[] = {p, by};
-    LLVMValueRef text =
-        LLVMGetInlineAsm(type, "", 0, "=r,0,r", 6, false, false, LLVMInlineAsmDialectATT, false);
-    return pure(e, LLVMBuildCall2(e->b, type, text, args, 2, ""));
+    return depends(e, p, by, "=r,0,r");
+}
+
+LLVMValueRef mpqc_b_zero(struct mpqc_emit_cx *e, LLVMValueRef by)
+{
+    return depends(e, LLVMConstNull(LLVMTypeOf(by)), by, "=v,0,v");
 }
 
 LLVMValueRef mpqc_b_opaque_mask(struct mpqc_emit_cx *e, uint64_t bits)

@@ -103,6 +103,12 @@ void mpqc_b_store(struct mpqc_emit_cx *, LLVMValueRef v, LLVMValueRef p, unsigne
 LLVMValueRef mpqc_b_opaque(struct mpqc_emit_cx *, LLVMValueRef p);
 /* A vector in a register, about which LLVM knows nothing. */
 LLVMValueRef mpqc_b_opaque_vector(struct mpqc_emit_cx *, LLVMValueRef v);
+/* A partial sum, to which LLVM adds what follows one by one: else it sums up first what is added
+ * later, and all of that waits in registers that accumulators need. */
+LLVMValueRef mpqc_b_in_order(struct mpqc_emit_cx *, LLVMValueRef sum);
+/* x86: a vector of zeros, of which LLVM does not know that they are; for another vector `by` of the
+ * type, other ones. */
+LLVMValueRef mpqc_b_zero(struct mpqc_emit_cx *, LLVMValueRef by);
 /* 64 bits as <64 x i1>, of which LLVM knows nothing either: a choice by them remains one that
  * instructions can make on their way, and becomes no shuffle. */
 LLVMValueRef mpqc_b_opaque_mask(struct mpqc_emit_cx *, uint64_t bits);

@@ -144,6 +144,7 @@ static void step(struct gemm *q, LLVMValueRef x, int64_t x_at, struct place from
             for (unsigned a = 0; a < isa->acc_per_column; a++)
                 acc[a] = LLVMBuildLoad2(e->b, type, var[a], "");
             isa->dot(e, acc, part, ws[v]);
+            if (mpqc_isa_adds(isa) && q->mh * q->mw > 1) acc[0] = mpqc_b_in_order(e, acc[0]);
             for (unsigned a = 0; a < isa->acc_per_column; a++)
                 LLVMBuildStore(e->b, acc[a], var[a]);
         }

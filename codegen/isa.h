@@ -127,6 +127,13 @@ struct mpqc_isa {
     LLVMValueRef (*lookup)(struct mpqc_emit_cx *, LLVMValueRef table, LLVMValueRef index);
 };
 
+/* Is a dot product several instructions, of which the last adds, to one accumulator?  Then there
+ * is no latency to hide. */
+static inline bool mpqc_isa_adds(const struct mpqc_isa *isa)
+{
+    return isa->x_values > 1;
+}
+
 /* A target's record with the step for 16-bit activations in place of the bytes' (isa_wide.c):
  * one accumulator lane takes two products, x is <2n x i16> there, w is [lane][2].  All rows
  * of an architecture do it alike. */

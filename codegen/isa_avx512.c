@@ -4,10 +4,13 @@
  */
 #include "codegen/emit.h"
 
-/* x - 128, its magnitude, its sign. */
+/* x - 128, its magnitude, its sign, and zeros.  Of weights less than those zeros, LLVM cannot have
+ * what it has already for another x; to keep that would take a register for every vector of
+ * weights, where a subtraction under a mask is but one instruction, as a choice is. */
 static void prepare_x(struct mpqc_emit_cx *e, LLVMValueRef x, LLVMValueRef out[4])
 {
     mpqc_isa_x86_prepare_x(e, x, out);
+    out[3] = mpqc_b_zero(e, out[0]);
     out[2] = LLVMBuildICmp(e->b, LLVMIntSLT, out[0], LLVMConstNull(LLVMTypeOf(out[0])), "");
 }
 
@@ -20,7 +23,7 @@ static void dot(struct mpqc_emit_cx *e, LLVMValueRef *acc, const LLVMValueRef *x
         mpqc_isa_x86_dot(e, acc, x, w);
         return;
     }
-    LLVMValueRef minus = LLVMBuildSub(e->b, LLVMConstNull(t), w[0], "");
+    LLVMValueRef minus = LLVMBuildSub(e->b, x[3], w[0], "");
     LLVMValueRef pairs[] = {x[1], LLVMBuildSelect(e->b, x[2], minus, w[0], "")};
     LLVMValueRef p =
         mpqc_b_intrinsic(e, "llvm.x86.avx512.pmaddubs.w.512", NULL, 0, pairs, 2);
@@ -35,7 +38,7 @@ const struct mpqc_isa mpqc_isa_avx512 = {
     .registers = 32,
     .x_offset = 128,
     .acc_per_column = 1,
-    .x_values = 3,
+    .x_values = 4,
     .w_values = 1,
     .dot_cost = 22,
     .x_cost = 12,

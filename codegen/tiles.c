@@ -245,8 +245,21 @@ static int64_t schedule_cost(const struct mpqc_isa *isa, const struct mpqc_linea
 /* Straight-line code has all its weights in view, and LLVM loads them early. */
 #define EARLY_WEIGHTS 8
 
-/* In registers?  What a step takes besides accumulators, activations and weights: products
- * and constants; the rows that packed weights come from, a mask and an offset. */
+/* What a step takes besides accumulators, activations and weights: products and constants; the
+ * rows that packed weights come from, a mask and an offset. */
+static int64_t registers_of(const struct mpqc_isa *isa, const struct mpqc_linear *l, int64_t m,
+                            unsigned nv)
+{
+    int64_t temporaries = isa->x_values > 1 ? 3 : isa->acc_per_column > 1 ? 6 : 0;
+    if (l->bits < 8) temporaries += l->group ? 2 : nv + 2;
+    if (l->fan && l->fan < isa->lanes) /* which words go where; words of the steps to come */
+        temporaries += l->k4 + (l->k4 > 1 ? m * nv : 0);
+    int64_t totals = l->group ? m * nv : 0;
+    return m * nv * isa->acc_per_column + totals + nv * isa->w_values + isa->x_values +
+           temporaries;
+}
+
+/* In registers? */
 static bool fits(const struct mpqc_isa *isa, const struct mpqc_linear *l,
                  const struct mpqc_form *f, int64_t m, unsigned nv)
 {
@@ -259,13 +272,7 @@ static bool fits(const struct mpqc_isa *isa, const struct mpqc_linear *l,
         if (l->bits < 8) n += nv + 2;
         return l->group == 0 && m <= MPQC_FORM_POSITIONS && n <= isa->registers;
     }
-    int64_t temporaries = isa->x_values > 1 ? 3 : isa->acc_per_column > 1 ? 6 : 0;
-    if (l->bits < 8) temporaries += l->group ? 2 : nv + 2;
-    if (l->fan && l->fan < isa->lanes) /* which words go where; words of the steps to come */
-        temporaries += l->k4 + (l->k4 > 1 ? m * nv : 0);
-    int64_t totals = l->group ? m * nv : 0;
-    return m * nv * isa->acc_per_column + totals + nv * isa->w_values + isa->x_values +
-               temporaries <= isa->registers;
+    return registers_of(isa, l, m, nv) <= isa->registers;
 }
 
 /* Input rows that stay in the cache while all panels pass over them: if the weights
@@ -423,6 +430,14 @@ static int64_t choose_by_cost(const struct mpqc_emit_cx *e, const struct mpqc_li
     return r.best[n].cost;
 }
 
+/* Is there one register to spare at most?  Then steps in a line are worse than a loop: LLVM loads
+ * weights of the next one while sums of this one still need theirs, and keeps sums on the stack. */
+static bool is_tight(const struct mpqc_isa *isa, const struct mpqc_linear *l,
+                     const struct mpqc_tile *t)
+{
+    return registers_of(isa, l, t->mh * t->mw, vectors_of(t)) + 1 >= isa->registers;
+}
+
 static void complete(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
                      struct mpqc_tile *t)
 {
@@ -432,7 +447,8 @@ static void complete(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
         int64_t chains = dots * e->target->isa->acc_per_column;
         if (t->form) chains = pairs(t->form, t->mh * t->mw) * vectors_of(t) * t->form->acc;
         t->units = l->flat ? (l->cols + t->mw - 1) / t->mw : (l->rows + t->mh - 1) / t->mh;
-        t->split = chains >= 6 ? 1 : chains >= 3 ? 2 : 4;
+        bool adds = !t->form && mpqc_isa_adds(e->target->isa);
+        t->split = adds || chains >= 6 ? 1 : chains >= 3 ? 2 : 4;
         t->unroll = dots >= 12 ? 1 : dots >= 6 ? 2 : 4;
         if (t->unroll < t->split) t->unroll = t->split;
     }
@@ -443,7 +459,8 @@ static void complete(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
     t->far_weights = !t->amx && !t->serial && !t->form && l->bits == 8 && l->groups == 1 &&
                      tiles > 1 && e->constant_bytes > e->target->l2_bytes;
     t->fetching = t->far_weights && tiles <= MOST_FETCHING ? tiles : 0;
-    if (t->fetching && t->unroll < FETCH_STEPS) t->unroll = FETCH_STEPS;
+    if (t->fetching && t->unroll < FETCH_STEPS && !is_tight(e->target->isa, l, t))
+        t->unroll = FETCH_STEPS;
     t->stream = t->by_panel && mpqc_packing_of(l->bits).n > 0 &&
                 mpqc_group_bytes(l, &t->panels) > (int64_t)e->target->l2_bytes;
     if (t->stream && t->unroll < STREAM_STEPS) t->unroll = STREAM_STEPS;
