@@ -296,13 +296,24 @@ HANDLER(tag)
     return -1;
 }
 
+static int threads(struct mpqc_cli *cli, const char *flag, const char *value, char *err)
+{
+    int64_t n;
+    if (mpqc_flag_int(flag, value, 1, 1024, &n, err)) return -1;
+    cli->threads = (unsigned)n;
+    return 0;
+}
+
 HANDLER(j)
 {
     CLI;
-    int64_t n;
-    if (mpqc_flag_int("j", value, 1, 1024, &n, err)) return -1;
-    cli->threads = (unsigned)n;
-    return 0;
+    return threads(cli, "j", value, err);
+}
+
+HANDLER(threads)
+{
+    CLI;
+    return threads(cli, "threads", value, err);
 }
 
 HANDLER(tune_kernels)
@@ -422,7 +433,7 @@ static const struct mpqc_flag flags[] = {
     MPQC_FLAG_HEADING("How mpqc works and what it says"),
     {"v", NULL, set_verbose, "a line for every layer; twice: more"},
     {"j", "N", set_j, "threads to compile with (default: all processors)"},
-    {"threads", "N", set_j, "the same"},
+    {"threads", "N", set_threads, "the same"},
     {"seed", "N", set_seed, "of everything random (default 0)"},
     {"time-passes", NULL, set_time_passes, "say how long each pass took"},
     {"dump-after", "PASS", set_dump_after, "print the graph after a pass, or after all"},

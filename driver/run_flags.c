@@ -127,13 +127,24 @@ HANDLER(warmup)
     return mpqc_flag_int("warmup", value, 0, 1000000, &o->warmup, err);
 }
 
+static int threads(struct run_options *o, const char *flag, const char *value, char *err)
+{
+    uint64_t n;
+    if (number(flag, value, 0, 1024, &n, err)) return -1;
+    o->threads = (uint32_t)n;
+    return 0;
+}
+
 HANDLER(threads)
 {
     RUN;
-    uint64_t n;
-    if (number("threads", value, 0, 1024, &n, err)) return -1;
-    o->threads = (uint32_t)n;
-    return 0;
+    return threads(o, "threads", value, err);
+}
+
+HANDLER(j)
+{
+    RUN;
+    return threads(o, "j", value, err);
 }
 
 /* Checked at once, so that the message is about the flag; kept as text, because what
@@ -184,7 +195,7 @@ static const struct mpqc_flag flags[] = {
     {"repeat", "N", set_repeat, "run each sample N times (1; 100 without -in)"},
     {"warmup", "N", set_warmup, "runs before the clock counts (1)"},
     {"threads", "N", set_threads, "threads for one run (1); 0: one per core"},
-    {"j", "N", set_threads, "the same"},
+    {"j", "N", set_j, "the same"},
     {"scale", "255", set_scale, "u8 data becomes (u8 / scale - mean) / std"},
     {"mean", "A,B,C", set_mean, "one number, or one a channel"},
     {"std", "A,B,C", set_std, "one number, or one a channel"},
