@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "driver/layer_times.h"
 
+#include "codegen/target.h"
+
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -33,6 +35,7 @@ static char *beside(struct mpqc_cx *cx, const char *name)
 mpqc_status mpqc_times_command(struct mpqc_cx *cx, const char *how, double macs,
                                const char *otherwise, const char **command)
 {
+    if (!how) how = "local";
     if (strncmp(how, "cmd:", 4) == 0) {
         *command = how + 4;
         return MPQC_OK;
@@ -51,6 +54,19 @@ mpqc_status mpqc_times_command(struct mpqc_cx *cx, const char *how, double macs,
                                  qemu ? "qemu-aarch64 -L /usr/aarch64-linux-gnu " : "", program,
                                  (int)repeat);
     return *command ? MPQC_OK : MPQC_OOM(cx);
+}
+
+mpqc_status mpqc_times_possible(struct mpqc_cx *cx, const char *how, const struct mpqc_target *t,
+                                const char *flag, const char *otherwise)
+{
+    if (how && strncmp(how, "cmd:", 4) == 0) return MPQC_OK;
+    bool qemu = how && strcmp(how, "qemu") == 0;
+    if (qemu ? t->arch == MPQC_ARCH_AARCH64 : mpqc_target_on_host(mpqc_target_row(t)))
+        return MPQC_OK;
+    return MPQC_FAIL(cx, TARGET, MPQC_NOWHERE,
+                     "%s measures %s, which cannot run code for %s; give -measure=cmd:COMMAND that "
+                     "runs a library there, or %s",
+                     flag, qemu ? "under qemu-aarch64" : "on this machine", t->name, otherwise);
 }
 
 /* The program's answer, NUL-terminated, for the caller to free. */

@@ -215,8 +215,7 @@ static mpqc_status choose_command(struct measurement *m)
     struct mpqc_mixed_job *j = m->j;
     double macs = 0;
     for (uint32_t l = 0; l < j->out->bits.n_layers; l++) macs += (double)j->out->bits.layer[l].macs;
-    return mpqc_times_command(j->cx, j->cli->mixed.measure ? j->cli->mixed.measure : "local", macs,
-                              OTHERWISE, &m->command);
+    return mpqc_times_command(j->cx, j->cli->mixed.measure, macs, OTHERWISE, &m->command);
 }
 
 static void fill(struct measurement *m, unsigned kind)
@@ -239,6 +238,8 @@ static mpqc_status measure_all(struct measurement *m)
         if (done) continue;
         mpqc_cx_progress(j->cx, "measure latencies", c, mpqc_n_choices);
         if (!from_cache(m, kind)) {
+            MPQC_TRY(mpqc_times_possible(j->cx, j->cli->mixed.measure, j->target,
+                                         "-cost=measured", OTHERWISE));
             MPQC_TRY(measure_kind(m, kind));
             to_cache(m, kind);
         }

@@ -107,18 +107,6 @@ static mpqc_status compile(struct tuner *u, uint32_t rank)
     return mpqc_codegen_emit(j->cx, &rq, &facts);
 }
 
-static mpqc_status can_measure(const struct tuner *u)
-{
-    const struct mpqc_target *t = u->j->target;
-    const char *how = u->j->cli->mixed.measure;
-    if ((how && strcmp(how, "local") != 0) || mpqc_target_on_host(mpqc_target_row(t)))
-        return MPQC_OK;
-    return MPQC_FAIL(u->j->cx, TARGET, MPQC_NOWHERE,
-                     "-tune-kernels measures on this machine, which cannot run code for %s; give "
-                     "-measure=cmd:COMMAND that runs a library there, or " OTHERWISE,
-                     t->name);
-}
-
 static void to_cache(struct tuner *u)
 {
     for (uint32_t i = 0; i < u->out->n_shapes; i++) {
@@ -139,7 +127,8 @@ static void to_cache(struct tuner *u)
 /* The libraries take turns, so that a change of the clock rate meets them all. */
 static mpqc_status measure(struct tuner *u)
 {
-    MPQC_TRY(can_measure(u));
+    MPQC_TRY(mpqc_times_possible(u->j->cx, u->j->cli->mixed.measure, u->j->target,
+                                 "-tune-kernels", OTHERWISE));
     for (uint32_t r = 1; r < u->n; r++) MPQC_TRY(compile(u, r));
     for (uint32_t i = 0; i < ROUNDS * u->n; i++) {
         uint32_t r = i % u->n;
@@ -192,8 +181,7 @@ mpqc_status mpqc_tune(const struct mpqc_tune_job *j, struct mpqc_tuning *out)
     out->usual = MPQC_NEW_ARRAY(&j->cx->arena, struct mpqc_tile_facts, n);
     out->shape = MPQC_NEW_ARRAY(&j->cx->arena, struct mpqc_tuned_shape, n);
     if (!out->usual || !out->shape) return MPQC_OOM(j->cx);
-    MPQC_TRY(mpqc_times_command(j->cx, cli->mixed.measure ? cli->mixed.measure : "local",
-                                macs_of(j), OTHERWISE, &u.command));
+    MPQC_TRY(mpqc_times_command(j->cx, cli->mixed.measure, macs_of(j), OTHERWISE, &u.command));
     MPQC_TRY(mpqc_folder_make(j->cx, u.folder));
     mpqc_status status = mpqc_latency_open(j->cx, cli->tune_cache, "tiles", &u.cache);
     if (status == MPQC_OK) status = tune(&u);

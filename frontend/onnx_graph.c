@@ -127,7 +127,8 @@ static void flush_grouped(struct mpqc_imp *im)
                 mpqc_buf_printf(&b, "%s'%s': %s", b.len ? "; " : "", im->reports[k].node,
                                 im->reports[k].text);
         struct mpqc_where where = {.file = im->file.path, .op = op, .offset = -1};
-        (void)MPQC_FAIL(im->cx, UNSUPPORTED, where, "%u nodes: %s", count, b.failed ? "" : b.data);
+        (void)MPQC_FAIL(im->cx, UNSUPPORTED, where, "%u node%s: %s", count,
+                        count == 1 ? "" : "s", b.failed ? "" : b.data);
         mpqc_buf_release(&b);
     }
 }

@@ -69,7 +69,9 @@ struct reader {
 static mpqc_status malformed(const struct reader *r, const char *wanted)
 {
     return MPQC_FAIL(r->cx, FORMAT, in_file(r->path, r->at - r->text),
-                     "this is not a profile: %s is missing here", wanted);
+                     "this is not a profile, or a damaged one: %.*s is missing here; write it "
+                     "again with -dump-profile",
+                     (int)strcspn(wanted, "\n"), wanted);
 }
 
 static bool accept(struct reader *r, const char *word)

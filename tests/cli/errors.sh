@@ -14,7 +14,9 @@ refuses() {
     pattern=$2
     shift 2
     run "$@"
-    refused "$name" "$pattern"
+    problem=
+    [ "$(wc -l <"$work/stderr")" -eq 1 ] || problem="not one line"
+    refused "$name" "$pattern" "$problem"
 }
 
 zeros() { head -c "$1" /dev/zero; }
@@ -104,7 +106,7 @@ cp "$net" "$work/own.onnx"
             -o "$work/readonly/model.so"
     fi
     refuses 'missing profile' 'nothere.profile' "$mpqc" "$net" -load-profile=nothere.profile -o "$out"
-    refuses 'damaged profile' 'text.onnx' "$mpqc" "$net" -load-profile="$work/text.onnx" -o "$out"
+    refuses 'damaged profile' 'text.onnx: .*not a profile.*mpqc-profile 1 is missing' "$mpqc" "$net" -load-profile="$work/text.onnx" -o "$out"
     if [ -w /dev/full ]; then
         "$mpqc" -list-ops >/dev/full 2>"$work/stderr"
         status_is 'full standard output' 1 $?

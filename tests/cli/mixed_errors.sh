@@ -67,6 +67,18 @@ refuses 'labels for nothing' "-labels has no effect here" "$calib" -labels="$lab
 refuses 'measure nothing' "-measure contradicts" "$calib" -max-latency=0.9x -cost=analytic \
     -measure=local
 
+cross=x86-64:amx
+[ "$(uname -m)" = aarch64 ] || cross=aarch64:dotprod
+measured="-max-latency=0.9x -cost=measured -sensitivity=weight-mse -latency-cache=none"
+# shellcheck disable=SC2086 # several flags
+{
+    refuses 'times of another machine' \
+        "this machine, which cannot run code for $cross; give -measure=cmd:.* or -cost=analytic" \
+        "$calib" $few $measured -target=$cross
+    refuses 'times of another machine, emulated' "qemu-aarch64, which cannot run code for x86-64" \
+        "$calib" $few $measured -target=x86-64:generic -measure=qemu
+}
+
 refuses 'report of nothing' "-report describes the finished network" "$calib" $few \
     -report="$work/out/r.json" -stop-after=calibrate
 

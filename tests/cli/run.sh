@@ -146,6 +146,8 @@ for v in '\000\000\300\177' '\000\000\200\377'; do
 done
 refuses "skip all" "-skip=3 leaves nothing" "$model" -in="$work/x.npy" -skip=3 -out="$o"
 refuses "count too high" "-count=9, but there are 3" "$model" -in="$work/x.npy" -count=9
+refuses "too many threads" "-threads wants .* to 1024" "$model" -threads=9999
+refuses "too many threads, by the other name" "-j wants .* to 1024" "$model" -j=9999
 refuses "bad mean" "-mean wants" "$model" -in="$work/x.npy" -mean=a,b
 refuses "std of 0" "-std wants numbers other than 0" "$model" -in="$work/x.npy" -std=0
 refuses "lengths differ" "differ in length" "$model" -in="$work/x.npy" -mean=1,2,3 -std=1,2

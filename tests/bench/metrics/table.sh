@@ -43,7 +43,9 @@ plan() {
     sqnr=$(sed -n 's/^accuracy.*SQNR \([-0-9.]*\) dB.*/\1/p' "$work/log")
     agree=$(sed -n 's/^accuracy.*agreement \([0-9.]*\) %.*/\1/p' "$work/log")
     top1=-
-    if [ "$labels" != - ]; then
+    if [ "$labels" = - ]; then
+        agree=-
+    else
         top1=$("$bin/mpqc-run" "$work/plan.so" -in="$test" -labels="$labels" -json |
             sed -n 's/.*"top1": *\([0-9.]*\).*/\1/p')
     fi
