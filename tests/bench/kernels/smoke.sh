@@ -40,7 +40,7 @@ awk -F'\t' '
         # depthwise weights are not packed, so their layer has one row
         if (!bad && (n < 1 || m != 3 || rows != 5 + n)) { print rows " rows"; exit 1 }
     }' "$work/rows" || fail "rows"
-grep -Eq '^[|] KWS [|] pointwise 64 [|] gemm 1x1 [|] 25x5x64 -> 64 [|] ([0-9x]+[or]*|amx) [|] [0-9.]+ [|]' \
+grep -Eq '^[|] KWS [|] pointwise 64 [|] gemm 1x1 [|] 25x5x64 -> 64 [|] ([0-9x]+[or]*|amx[124]x[124]l?) [|] [0-9.]+ [|]' \
     "$work/page" ||
     fail "page"
 
