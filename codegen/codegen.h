@@ -65,9 +65,9 @@ struct mpqc_tile_request {
     struct mpqc_tile_facts *facts; /* NULL, or [plan->n_kernels], filled */
 };
 #define MPQC_MAX_TILE_RANK 16
-/* Set in tiles of bit-serial kernels (bitserial.h); in those of AMX, which are else tiles of
- * channels << 16 | 1 where positions are a line. */
+/* Set in tiles of bit-serial kernels (bitserial.h). */
 #define MPQC_TILE_SERIAL (8u << 24)
+/* Set in those of AMX, with tiles of channels << 16, and 1 where positions are a line. */
 #define MPQC_TILE_AMX (4u << 24)
 /* As text: rows x columns x vectors, `o` where tiles overlap, `r` where they are finished in
  * a loop, `b` where bits are counted; `amx`: tiles of positions x tiles of channels, `l` where

@@ -16,11 +16,9 @@
  * of AVX-512.  A group is finished while the next one is multiplied, some positions after
  * each chunk: the core has little else to do meanwhile.
  */
-#include "codegen/linear.h"
+#include "codegen/amx.h"
 
-#include <string.h>
-
-enum { ROW_BYTES = 64, MAX_ROWS = 16, LANES = 16, CACHED_PANEL = 37888, CACHED_WEIGHTS = 65536 };
+enum { CACHED_WEIGHTS = 65536 };
 
 static LLVMValueRef constant(const struct mpqc_amx *q, int64_t v)
 {
@@ -43,191 +41,6 @@ static unsigned w_tile(const struct mpqc_tile *t, unsigned v)
     return t->amx_n == 2 ? 6 + v : t->amx_n == 1 ? 7 : 5 + v % 3;
 }
 
-/* ---- the schedule ------------------------------------------------------------------ */
-
-/* Equal chunks of a run; false where the last would read what it may not. */
-static bool cut_run(const struct mpqc_emit_cx *e, const struct mpqc_linear *l,
-                    struct mpqc_tile *t)
-{
-    t->amx_chunks = (l->run + ROW_BYTES - 1) / ROW_BYTES;
-    t->amx_bytes = ((l->run + t->amx_chunks - 1) / t->amx_chunks + 3) / 4 * 4;
-    int64_t over = t->amx_chunks * t->amx_bytes - l->run;
-    if (over == 0) return true;
-    return e->plan->place[l->x].space == MPQC_SPACE_ARENA && over <= MPQC_ARENA_SLACK;
-}
-
-/* Positions of an image as one line: rows of amx_pitch positions, of which the last are
- * computed in vain.  The last row ends where it ends. */
-static int64_t line_of(const struct mpqc_linear *l, const struct mpqc_tile *t)
-{
-    return (l->rows - 1) * t->amx_pitch + l->cols;
-}
-
-static int64_t all_steps(const struct mpqc_linear *l, const struct mpqc_tile *t)
-{
-    return l->n_outer * l->n_inner * t->amx_chunks;
-}
-
-static int64_t most(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-/* How many of 64 rows of input, as tiles load them, lie in two lines of the cache. */
-static int64_t crossing(const struct mpqc_linear *l, const struct mpqc_tile *t)
-{
-    int64_t n = 0, all = l->n_outer * t->amx_chunks * t->amx_rows;
-    for (int64_t i = 0; i < all; i++) {
-        int64_t m = i % t->amx_rows, k = i / t->amx_rows % t->amx_chunks;
-        int64_t at = i / t->amx_rows / t->amx_chunks * l->outer_step + m * l->x_col +
-                     k * t->amx_bytes;
-        n += at % ROW_BYTES + t->amx_bytes > ROW_BYTES;
-    }
-    return 64 * n / all;
-}
-
-/* Loading the tiles of a step by n vectors: rows of weights, which come from the second cache
- * where a panel is larger than the first; rows of input, of which some bytes were there for the
- * position before. */
-static int64_t load_cost(const struct mpqc_linear *l, const struct mpqc_tile *t, unsigned n)
-{
-    int64_t fresh = l->x_col < l->run ? 64 * l->x_col / l->run : 64;
-    int64_t weights = n * t->amx_bytes / 4, panel = all_steps(l, t) * weights * ROW_BYTES;
-    return weights * (panel > CACHED_PANEL ? 21 : 13) +
-           t->amx_m * t->amx_rows * (4 * 64 + 28 * fresh + 15 * crossing(l, t)) / 64;
-}
-
-/* Time of a group by n vectors, in the unit of tiles.c: 42 of them were a nanosecond of the
- * Emerald Rapids core that both were measured on.  Fitted to up to six tiles of each of 50 layers
- * (mean error 10 %; its choices took 0.3 % longer than the best).  Products and loads overlap for
- * the most part, and so do both with finishing the group before. */
-static int64_t group_cost(const struct mpqc_linear *l, const struct mpqc_tile *t, unsigned n)
-{
-    static const int64_t finish_by[] = {0, 45, 96, 164, 164};
-    int64_t products = 234 * t->amx_m * n, loads = load_cost(l, t, n);
-    int64_t step = most(products, loads) + 2 * least(products, loads) / 5;
-    int64_t multiply = all_steps(l, t) * step + 324 * t->amx_m * n;
-    int64_t finish = t->amx_m * t->amx_rows * (96 + finish_by[n] + (l->res_col ? 107 : 0));
-    return most(multiply, finish) + least(multiply, finish) / 5;
-}
-
-static void make_panels(const struct mpqc_linear *l, struct mpqc_tile *t)
-{
-    struct mpqc_panels *p = &t->panels;
-    int64_t size = LANES * (int64_t)t->amx_n, rest = l->ocg % size;
-    memset(p, 0, sizeof *p);
-    p->n_full = l->ocg / size;
-    p->full = (struct mpqc_columns){
-        .n = t->amx_n, .valid = (unsigned)size, .interleaved = true};
-    for (unsigned v = 0; v < t->amx_n; v++) p->full.lanes[v] = LANES;
-    if (rest == 0) return;
-    p->n_rest = 1;
-    p->rest[0] = p->full;
-    p->rest[0].n = (unsigned)((rest + LANES - 1) / LANES);
-    p->rest[0].valid = (unsigned)rest;
-}
-
-/* Tiles of positions of `height` rows. */
-static int64_t tiles_of(const struct mpqc_linear *l, const struct mpqc_tile *t, int64_t height)
-{
-    int64_t rows = t->amx_rows;
-    if (t->amx_pitch) return (line_of(l, t) + rows - 1) / rows;
-    return height * ((l->cols + rows - 1) / rows);
-}
-
-static int64_t groups_of(const struct mpqc_linear *l, const struct mpqc_tile *t, int64_t height)
-{
-    return (tiles_of(l, t, height) + t->amx_m - 1) / t->amx_m;
-}
-
-/* Units: a small image is one, so that threads share out the channels and weights are
- * read once; else as few rows as fill groups.  Returns the groups of an image. */
-static int64_t make_units(const struct mpqc_linear *l, struct mpqc_tile *t)
-{
-    int64_t all = groups_of(l, t, l->rows), best = INT64_MAX;
-    bool one = all * t->amx_m <= 16 && l->batch == 1 && t->panels.n_full >= 4;
-    t->units = 1;
-    t->mh = l->rows;
-    t->mw = l->cols;
-    if (one) return all;
-    if (t->amx_pitch) return INT32_MAX; /* an image in a line is one unit */
-    if (l->flat) {
-        t->mw = t->amx_m * t->amx_rows < l->cols ? t->amx_m * t->amx_rows : l->cols;
-        t->units = (l->cols + t->mw - 1) / t->mw;
-        return t->units;
-    }
-    for (int64_t h = 1; h <= 4 && h <= l->rows; h++) {
-        int64_t n = l->rows / h * groups_of(l, t, h) + groups_of(l, t, l->rows % h);
-        if (n >= best) continue;
-        best = n;
-        t->mh = h;
-    }
-    t->units = (l->rows + t->mh - 1) / t->mh;
-    return best;
-}
-
-bool mpqc_amx_tile_of(const struct mpqc_emit_cx *e, const struct mpqc_linear *l, unsigned n,
-                      bool line, struct mpqc_tile *t, int64_t *cost)
-{
-    *t = (struct mpqc_tile){.amx = true, .unroll = 1, .split = 1, .amx_n = n};
-    if (!e->target->isa->tiles || l->groups != 1 || l->fan || l->bits != 8 ||
-        (n != 1 && n != 2 && n != 4) || !cut_run(e, l, t))
-        return false;
-    if (line) {
-        t->amx_pitch = l->rows > 1 && l->x_row % l->x_col == 0 ? l->x_row / l->x_col : 0;
-        if (t->amx_pitch < l->cols || line_of(l, t) < MAX_ROWS) return false;
-    }
-    int64_t per_row = (l->cols + MAX_ROWS - 1) / MAX_ROWS;
-    t->amx_rows = line ? MAX_ROWS : (l->cols + per_row - 1) / per_row;
-    t->amx_m = 4 / n;
-    make_panels(l, t);
-    int64_t groups = make_units(l, t), panels = t->panels.n_full * group_cost(l, t, n);
-    if (t->panels.n_rest) panels += group_cost(l, t, t->panels.rest[0].n);
-    *cost = l->batch * groups * panels + 3700;
-    return true;
-}
-
-/* ---- weights ------------------------------------------------------------------------- */
-
-/* Those of some columns, from channel `first` on: [run][chunk][vector][four of k][16 lanes][4].
- * Gives where they end. */
-static int8_t *pack_columns(const struct mpqc_linear *l, const struct mpqc_tile *t,
-                            const struct mpqc_columns *c, int64_t first, int8_t *to)
-{
-    int64_t n = l->n_outer * l->n_inner * t->amx_chunks * c->n;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t chunk = i / c->n % t->amx_chunks, r = i / c->n / t->amx_chunks;
-        for (int64_t j = 0; j < LANES * t->amx_bytes; j++, to++) {
-            int64_t at = chunk * t->amx_bytes + j / ROW_BYTES * 4 + j % 4;
-            int64_t lane = i % c->n * LANES + j / 4 % LANES;
-            int64_t channel = mpqc_columns_channel(c, (unsigned)lane);
-            if (at >= l->run || channel >= c->valid) continue;
-            *to = l->w[(r * l->run + at) * l->ocg + first + channel];
-        }
-    }
-    return to;
-}
-
-/* [panel] of that. */
-int8_t *mpqc_amx_pack(struct mpqc_emit_cx *e, const struct mpqc_linear *l,
-                      const struct mpqc_tile *t, size_t *bytes)
-{
-    const struct mpqc_panels *p = &t->panels;
-    *bytes = (size_t)mpqc_group_bytes(l, p);
-    int8_t *packed = MPQC_NEW_ARRAY(&e->scratch, int8_t, *bytes), *to = packed;
-    if (!packed) return NULL;
-    for (int64_t i = 0; i < p->n_full; i++)
-        to = pack_columns(l, t, &p->full, i * p->full.valid, to);
-    if (p->n_rest > 0) to = pack_columns(l, t, &p->rest[0], p->n_full * p->full.valid, to);
-    MPQC_ASSERT((size_t)(to - packed) == *bytes);
-    return packed;
-}
-
 /* ---- around a kernel ------------------------------------------------------------------- */
 
 /* The 64 bytes of ldtilecfg: palette 1, then bytes per row and rows of each register. */
@@ -240,7 +53,7 @@ void mpqc_amx_begin(struct mpqc_emit_cx *e, const struct mpqc_tile *t)
             w |= k < t->amx_n && i == w_tile(t, k);
             x |= k < t->amx_m && i == x_tile(t, k);
         }
-        c[16 + 2 * i] = (uint8_t)(x ? t->amx_bytes : ROW_BYTES);
+        c[16 + 2 * i] = (uint8_t)(x ? t->amx_bytes : MPQC_AMX_BYTES);
         c[48 + i] = (uint8_t)(w ? t->amx_bytes / 4 : t->amx_rows);
     }
     LLVMValueRef config = mpqc_global_bytes(e, "tiles", c, sizeof c, 64);
@@ -262,7 +75,7 @@ static LLVMValueRef fact(const struct mpqc_amx *q, LLVMValueRef array, LLVMValue
 
 static int64_t sums_row(const struct mpqc_amx *q)
 {
-    return ROW_BYTES * q->c->n;
+    return MPQC_AMX_BYTES * q->c->n;
 }
 
 /* Position m of tile a; f is their number in the group. */
@@ -272,8 +85,8 @@ static void finish_position(struct mpqc_amx *q, LLVMValueRef f, LLVMValueRef a, 
     LLVMValueRef sum[MPQC_MAX_COLUMNS];
     LLVMValueRef from = mpqc_b_gep(e, q->sums, mpqc_b_madd(e, f, sums_row(q), constant(q, 0)));
     for (unsigned v = 0; v < q->c->n; v++) {
-        sum[v] = mpqc_b_load(e, LLVMVectorType(e->i32, LANES),
-                             mpqc_b_gep_const(e, from, v * ROW_BYTES), 64);
+        sum[v] = mpqc_b_load(e, LLVMVectorType(e->i32, MPQC_AMX_LANES),
+                             mpqc_b_gep_const(e, from, v * MPQC_AMX_BYTES), 64);
         sum[v] = LLVMBuildAdd(e->b, sum[v], q->bias[v], "");
     }
     LLVMValueRef out = mpqc_b_load(e, e->i64, fact(q, q->out_at, a), 8);
@@ -320,7 +133,7 @@ void mpqc_amx_panel_begin(struct mpqc_amx *q)
     if (!q->sums) {
         LLVMTypeRef facts = LLVMArrayType2(e->i64, (uint64_t)m);
         uint64_t n = (uint64_t)(m * q->t->amx_rows * q->t->amx_n);
-        q->sums = mpqc_b_var(e, LLVMArrayType2(LLVMVectorType(e->i32, LANES), n), "sums");
+        q->sums = mpqc_b_var(e, LLVMArrayType2(LLVMVectorType(e->i32, MPQC_AMX_LANES), n), "sums");
         q->out_at = mpqc_b_var(e, facts, "out.at");
         q->res_at = mpqc_b_var(e, facts, "residual.at");
         q->skip = mpqc_b_var(e, facts, "skip");
@@ -352,8 +165,8 @@ static void load_tile(const struct mpqc_amx *q, unsigned i, LLVMValueRef p, int6
 
 static void load_weights(const struct mpqc_amx *q, LLVMValueRef w, unsigned v)
 {
-    load_tile(q, w_tile(q->t, v), mpqc_b_gep_const(q->e, w, LANES * v * q->t->amx_bytes),
-              ROW_BYTES);
+    load_tile(q, w_tile(q->t, v), mpqc_b_gep_const(q->e, w, MPQC_AMX_LANES * v * q->t->amx_bytes),
+              MPQC_AMX_BYTES);
 }
 
 /* One chunk: accumulator n a + v += tile a of positions * vector v of channels.  Tiles of fewer
@@ -380,10 +193,11 @@ static void step(const struct mpqc_amx *q, const struct group *g, LLVMValueRef x
 static void prefetch_next(const struct mpqc_amx *q, LLVMValueRef number, int64_t lines)
 {
     struct mpqc_emit_cx *e = q->e;
-    LLVMValueRef at = mpqc_b_madd(e, number, lines * ROW_BYTES, constant(q, 0));
+    LLVMValueRef at = mpqc_b_madd(e, number, lines * MPQC_AMX_BYTES, constant(q, 0));
     LLVMValueRef from = mpqc_b_gep(e, q->w, at);
+    int64_t next = mpqc_panel_bytes(q->l, q->c);
     for (int64_t i = 0; i < lines; i++)
-        mpqc_b_prefetch(e, from, mpqc_panel_bytes(q->l, q->c) + i * ROW_BYTES, MPQC_SECOND_CACHE);
+        mpqc_b_prefetch(e, from, next + i * MPQC_AMX_BYTES, MPQC_SECOND_CACHE);
 }
 
 /* for (i = 0; i < n; i++) around what follows; nothing for n = 1. */
@@ -410,7 +224,7 @@ static void level_end(const struct mpqc_amx *q, struct level *v)
 static void finish_some(struct mpqc_amx *q, LLVMValueRef number)
 {
     struct mpqc_emit_cx *e = q->e;
-    int64_t all = q->t->amx_m * q->t->amx_rows, steps = all_steps(q->l, q->t);
+    int64_t all = q->t->amx_m * q->t->amx_rows, steps = mpqc_amx_all_steps(q->l, q->t);
     int64_t share = (all + steps - 1) / steps;
     LLVMValueRef end = constant(q, all);
     LLVMValueRef from = mpqc_b_madd(e, number, share, constant(q, 0));
@@ -426,7 +240,7 @@ static void products(struct mpqc_amx *q, const struct group *g, LLVMValueRef gro
 {
     struct mpqc_emit_cx *e = q->e;
     const struct mpqc_linear *l = q->l;
-    int64_t chunk = LANES * q->c->n * q->t->amx_bytes;
+    int64_t chunk = MPQC_AMX_LANES * q->c->n * q->t->amx_bytes;
     struct level outer, inner, chunks;
     for (unsigned i = 0; i < 4; i++) {
         LLVMValueRef name = tile_name(e, i);
@@ -440,7 +254,7 @@ static void products(struct mpqc_amx *q, const struct group *g, LLVMValueRef gro
     LLVMValueRef number = mpqc_b_madd(e, mpqc_b_madd(e, o, l->n_inner, i), q->t->amx_chunks, k);
     step(q, g, x, mpqc_b_gep(e, q->w, mpqc_b_madd(e, number, chunk, constant(q, 0))));
     if (lines) {
-        LLVMValueRef all = mpqc_b_madd(e, group, all_steps(l, q->t), number);
+        LLVMValueRef all = mpqc_b_madd(e, group, mpqc_amx_all_steps(l, q->t), number);
         prefetch_next(q, all, lines);
     }
     finish_some(q, number);
@@ -455,7 +269,7 @@ static void leave(const struct mpqc_amx *q, const struct group *g)
     struct mpqc_emit_cx *e = q->e;
     for (unsigned a = 0; a < q->t->amx_m; a++) {
         for (unsigned v = 0; v < q->c->n; v++) {
-            int64_t at = a * q->t->amx_rows * sums_row(q) + v * ROW_BYTES;
+            int64_t at = a * q->t->amx_rows * sums_row(q) + v * MPQC_AMX_BYTES;
             LLVMValueRef args[] = {tile_name(e, q->t->amx_n * a + v),
                                    mpqc_b_gep_const(e, q->sums, at), constant(q, sums_row(q))};
             mpqc_b_intrinsic(e, "llvm.x86.tilestored64", NULL, 0, args, 3);
@@ -475,7 +289,7 @@ static void locate_in_line(const struct mpqc_amx *q, const struct mpqc_amx_unit 
     struct mpqc_emit_cx *e = q->e;
     int64_t rows = q->t->amx_rows;
     LLVMValueRef want = mpqc_b_madd(e, i, rows, constant(q, 0));
-    LLVMValueRef last = constant(q, line_of(q->l, q->t) - rows), all = constant(q, rows);
+    LLVMValueRef last = constant(q, mpqc_amx_line_of(q->l, q->t) - rows), all = constant(q, rows);
     LLVMValueRef over = LLVMBuildICmp(e->b, LLVMIntSGT, want, last, "");
     LLVMValueRef first = LLVMBuildSelect(e->b, over, last, want, "");
     LLVMValueRef stored = LLVMBuildNSWSub(e->b, want, first, "");
@@ -517,7 +331,8 @@ static void locate(const struct mpqc_amx *q, const struct mpqc_amx_unit *u, stru
  * for the first time by one group, which waits for it. */
 static int64_t next_lines(const struct mpqc_amx *q, int64_t n)
 {
-    int64_t panel = mpqc_panel_bytes(q->l, q->c), share = ROW_BYTES * n * all_steps(q->l, q->t);
+    int64_t panel = mpqc_panel_bytes(q->l, q->c);
+    int64_t share = MPQC_AMX_BYTES * n * mpqc_amx_all_steps(q->l, q->t);
     bool streamed = mpqc_group_bytes(q->l, &q->t->panels) > CACHED_WEIGHTS;
     if (!streamed || q->t->units > 1 || q->l->batch > 1) return 0;
     return (panel + share - 1) / share;
@@ -527,7 +342,7 @@ void mpqc_amx_unit(struct mpqc_amx *q, const struct mpqc_amx_unit *u)
 {
     struct mpqc_emit_cx *e = q->e;
     int64_t rows = q->t->amx_rows, tiles = u->height * ((u->width + rows - 1) / rows);
-    if (q->t->amx_pitch) tiles = tiles_of(q->l, q->t, u->height);
+    if (q->t->amx_pitch) tiles = mpqc_amx_tiles_of(q->l, q->t, u->height);
     struct level groups;
     struct group g;
     int64_t n = (tiles + q->t->amx_m - 1) / q->t->amx_m, lines = next_lines(q, n);

@@ -20,8 +20,8 @@ void mpqc_temporary_guard(void);
  * final name.  What mpqc_cx.temporary wants. */
 void mpqc_temporary(const char *path, bool begins);
 
-/* A new folder in $TMPDIR (/tmp where that is not set, or too long), listed; false with errno.  `path` has MPQC_TEMPORARY_PATH
- * bytes, and is filled in either case. */
+/* A new folder in $TMPDIR (/tmp where that is not set, or too long), listed; false with errno.
+ * `path` has MPQC_TEMPORARY_PATH bytes, and is filled in either case. */
 bool mpqc_temporary_folder(char *path);
 /* Removes a file, or a folder and the files in it, and takes it from the list. */
 void mpqc_temporary_remove(const char *path);
